@@ -1,0 +1,39 @@
+"""Engines by name: `embedded`, `hf:FOLDER`, `scripted:FILE`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from asyncthink.engines.base import Engine
+from asyncthink.errors import MissingExtraError, UnknownNameError, UsageError
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+"""The checkpoint folder that ships with the package."""
+FORMS = ("embedded", "hf:FOLDER", "scripted:FILE")
+_LOCAL_MODULES = ("torch", "tokenizers", "safetensors")
+
+
+def load_engine(name: str) -> Engine:
+    """Return the engine that a model name stands for; nothing is loaded before it is opened.
+
+    Raises:
+        UnknownNameError: the name has none of the known forms.
+        MissingExtraError: its packages are not installed.
+        UsageError: its file cannot be read.
+    """
+    kind, colon, rest = name.partition(":")
+    if kind == "scripted" and colon:
+        from asyncthink.engines.scripted import ScriptedEngine
+
+        return ScriptedEngine(Path(rest))
+    if name == "embedded" or (kind == "hf" and colon):
+        if not rest and colon:
+            raise UsageError("hf: needs a folder, as in hf:checkpoints/mine")
+        for module in _LOCAL_MODULES:
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtraError(f"the model {name!r}", "local", module)
+        from asyncthink.engines.local import LocalEngine
+
+        return LocalEngine(Path(rest) if rest else EMBEDDED, name=name)
+    raise UnknownNameError("model", name, FORMS)

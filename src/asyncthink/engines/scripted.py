@@ -1,0 +1,179 @@
+"""A deterministic engine for tests, docs and simulation: it says what a file tells it to.
+
+    {"organizer": "2+2 <FORK-1>7*6</FORK-1> so <JOIN-1> <ANSWER>42</ANSWER>",
+     "workers": {"7*6": "easy <RETURN>42</RETURN>", "*": "<RETURN>unknown</RETURN>"}}
+
+`organizer` may be a list, one text for each trace of parallel thinking. The organizer's text goes on
+behind each join. A token is one match of `<[^<>]*>|[^\\s<]+` with the white space and lone `<` before it.
+All agents of an episode move in lockstep, one token a tick, so that a run is exact on the virtual clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+
+from asyncthink.engines.base import Capabilities, Chunk, Message, Profile, Sampling
+from asyncthink.engines.lockstep import Lockstep
+from asyncthink.errors import UsageError
+
+_TOKEN = re.compile(r"<[^<>]*>|[^\s<]+")
+ANY = "*"
+
+
+@lru_cache(maxsize=4096)
+def split_tokens(text: str) -> tuple[str, ...]:
+    """Cut a text into tokens; their concatenation is the text."""
+    tokens: list[str] = []
+    start = 0
+    for match in _TOKEN.finditer(text):
+        tokens.append(text[start : match.end()])
+        start = match.end()
+    if start < len(text):
+        tokens[-1:] = ["".join(tokens[-1:]) + text[start:]]
+    return tuple(tokens)
+
+
+@dataclass(slots=True)
+class _Unit:
+    """The agents of one episode."""
+
+    lockstep: Lockstep = field(default_factory=Lockstep)
+    members: int = 0
+    began: float | None = None
+    """When the first tick began, for engines with a delay."""
+
+
+class ScriptedEngine:
+    """Plays a script.
+
+    Args:
+        script: the object above, or a JSON file that holds it.
+        delay: seconds a token takes, kept by absolute deadlines; 0: no time at all.
+
+    Raises:
+        UsageError: the script cannot be read or is not of that form.
+    """
+
+    capabilities = Capabilities(token_ids=False, streaming=True, continues=True)
+    profile = Profile()
+
+    def __init__(self, script: dict[str, Any] | Path | str, *, delay: float = 0.0) -> None:
+        source = "the script" if isinstance(script, dict) else str(script)
+        raw = script if isinstance(script, dict) else _read(Path(script))
+        self.name = f"scripted:{source}"
+        self.delay = delay
+        organizer = raw.get("organizer")
+        self.organizer: list[str] = [organizer] if isinstance(organizer, str) else organizer or []
+        self.workers: dict[str, str] = raw.get("workers", {})
+        texts = [*self.organizer, *(self.workers.values() if isinstance(self.workers, dict) else [None])]
+        if not self.organizer or not all(isinstance(text, str) for text in texts):
+            raise UsageError(f'{source}: expected {{"organizer": text, "workers": {{"sub-query": text}}}}')
+        if unknown := sorted(set(raw) - {"organizer", "workers"}):
+            raise UsageError(f"{source}: unknown key {unknown[0]!r} (known: organizer, workers)")
+        self._units: dict[str, _Unit] = {}
+
+    def open(
+        self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
+    ) -> ScriptedSession:
+        """Begin to play an agent's text."""
+        query = messages[-1].content
+        if role == "organizer":
+            trace = int(path.rpartition("/")[2])
+            text = self.organizer[min(trace, len(self.organizer) - 1)]
+        else:
+            text = self.workers.get(query, self.workers.get(query.strip(), self.workers.get(ANY, "")))
+        unit = self._units.setdefault(episode, _Unit())
+        return ScriptedSession(self, episode, unit, query, split_tokens(text))
+
+    def release(self, episode: str, unit: _Unit) -> None:
+        """Forget an episode whose last session was closed."""
+        unit.members -= 1
+        if not unit.members:
+            self._units.pop(episode, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._units.clear()
+
+
+class ScriptedSession:
+    """One agent of a script."""
+
+    def __init__(
+        self, engine: ScriptedEngine, episode: str, unit: _Unit, query: str, tokens: tuple[str, ...]
+    ) -> None:
+        self.prompt = Chunk(text=query, n_tokens=len(split_tokens(query)))
+        self._engine, self._episode, self._unit = engine, episode, unit
+        self._tokens = tokens
+        self._next = 0
+        self._closed = False
+        unit.members += 1
+        unit.lockstep.wake(self)
+
+    @asynccontextmanager
+    async def decode(
+        self, stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[AsyncIterator[Chunk]]:
+        """Play on; see `Session.decode`. Sampling changes nothing."""
+        del sampling
+        yield self._play(tuple(stops), max_tokens)
+
+    async def _play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncIterator[Chunk]:
+        written = ""
+        for _ in range(max_tokens):
+            if self._next == len(self._tokens):
+                return
+            tick = await self._unit.lockstep.arrive(self)
+            if self._engine.delay:
+                await self._until(tick)
+            text = self._tokens[self._next]
+            self._next += 1
+            yield Chunk(text=text, n_tokens=1)
+            written = written[-64:] + text
+            if any(stop in written for stop in stops):
+                return
+
+    async def _until(self, tick: int) -> None:
+        unit = self._unit
+        if unit.began is None:
+            unit.began = anyio.current_time() - (tick - 1) * self._engine.delay
+        await anyio.sleep_until(unit.began + tick * self._engine.delay)
+
+    def insert(self, text: str) -> Chunk:
+        """Take note of inserted text: nothing follows from it."""
+        return Chunk(text=text, n_tokens=len(split_tokens(text)))
+
+    def rest(self) -> None:
+        self._unit.lockstep.rest(self)
+
+    def wake(self) -> None:
+        self._unit.lockstep.wake(self)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._unit.lockstep.rest(self)
+            self._engine.release(self._episode, self._unit)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f'{path}: expected {{"organizer": text, "workers": {{"sub-query": text}}}}')
+    return raw  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,92 @@
+"""What happens in a thought, as it happens. The episode is the fold of its events (`fold.py`).
+
+Each event names its agent by `path`. Times are seconds after the episode's start.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from asyncthink.episodes.record import FormatFault, Outcome, Role, SegmentKind, StopReason, Value
+
+
+class Started(Value, frozen=True, kw_only=True):
+    """The episode begins; always the first event."""
+
+    id: str
+    task: str | None
+    problem: dict[str, Any] | None
+    query: str
+    method: str
+    model: str
+    capacity: int
+    seed: int
+
+
+class Opened(Value, frozen=True, kw_only=True):
+    """An agent exists: the organizer, or the worker of a fork (which may still have to queue)."""
+
+    path: str
+    role: Role
+    query: str
+    to: str | None = None
+    forked_at: int | None = None
+    """Tokens the parent had decoded when the fork was complete; None for the root."""
+
+
+class Began(Value, frozen=True, kw_only=True):
+    """An agent has its slot and its prompt, and begins."""
+
+    path: str
+    wall: float
+
+
+class Text(Value, frozen=True, kw_only=True):
+    """Text enters an agent's context."""
+
+    path: str
+    kind: SegmentKind
+    text: str
+    n_tokens: int
+    exact: bool = True
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+class Joined(Value, frozen=True, kw_only=True):
+    """An organizer asked for a worker's result; the text follows as an inserted `Text`."""
+
+    path: str
+    """The worker's."""
+    joined_at: int
+    """Tokens the organizer had decoded."""
+
+
+class Faulted(Value, frozen=True, kw_only=True):
+    """The model broke a rule."""
+
+    fault: FormatFault
+
+
+class Ended(Value, frozen=True, kw_only=True):
+    """An agent is done."""
+
+    path: str
+    outcome: Outcome
+    result: str | None
+    cause: str | None
+    wall: float
+    ticks: int | None = None
+    overrun_tokens: int = 0
+
+
+class Finished(Value, frozen=True, kw_only=True):
+    """The episode is over; always the last event."""
+
+    answer: str | None
+    stop_reason: StopReason
+    cause: str | None
+    wall_seconds: float
+
+
+Event: TypeAlias = Started | Opened | Began | Text | Joined | Faulted | Ended | Finished

@@ -1,0 +1,95 @@
+"""Files that survive a kill, for `store.py`: locked, written whole or not at all, every failure one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from asyncthink.errors import RecordError
+
+_BLOCK = 1 << 16
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into a `RecordError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"{error.filename or path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} holds a file that is no text: {error.reason}") from error
+
+
+@contextmanager
+def closed_on_error(fd: int) -> Iterator[None]:
+    """Close the file, which also unlocks it, where the block fails."""
+    try:
+        yield
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def lock(file: Path, *, create: bool) -> int:
+    """Open a file to append to it as its one writer; the lock goes with the process.
+
+    Raises:
+        RecordError: somebody else is writing.
+        OSError: it cannot be opened.
+    """
+    fd = os.open(file, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0), 0o644)
+    with closed_on_error(fd):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecordError(f"{file} is being written by another process: wait for it, or stop it") from None
+    return fd
+
+
+def append(fd: int, data: bytes) -> None:
+    """Append and sync; what could only be written in part is taken back."""
+    size = os.fstat(fd).st_size
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+
+
+def replace(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and sync it with its folder."""
+    draft = file.with_name(f".{file.name}.part")
+    with draft.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def cut_tail(fd: int) -> int:
+    """Cut off what follows the last line's end; return how many bytes that was."""
+    size = keep = os.fstat(fd).st_size
+    while keep:
+        block = os.pread(fd, min(_BLOCK, keep), max(0, keep - _BLOCK))
+        end = block.rfind(b"\n")
+        if end >= 0:
+            keep -= len(block) - end - 1
+            break
+        keep -= len(block)
+    if keep < size:
+        os.ftruncate(fd, keep)
+        os.fsync(fd)
+    return size - keep

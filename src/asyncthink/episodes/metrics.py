@@ -1,0 +1,82 @@
+"""What an episode cost and how well it was organised: a pure function of the record.
+
+Marks: [P] the paper says so, [I] inferred from the paper, [D] our decision. A tick is one decoded token.
+"""
+
+from __future__ import annotations
+
+from asyncthink.episodes import clock
+from asyncthink.episodes.record import Episode, SegmentKind, Value
+
+
+class JoinWait(Value, frozen=True, kw_only=True):
+    """What one join cost."""
+
+    path: str
+    """The worker's."""
+    waited: int
+    """Ticks for which its organizer stood still."""
+
+
+class Metrics(Value, frozen=True, kw_only=True):
+    """All of an episode's measures."""
+
+    critical_path: int
+    """T, ticks: the organizer's tokens and its waits, on the virtual clock [P]."""
+    critical_path_with_inserted: int
+    """Ticks: T if each inserted token cost one too [D: the second figure]."""
+    concurrency: float
+    """eta/c, where eta is the mean of `active_per_tick` [P]. Exactly 1/c for a sequential episode; at most 1
+    without sub-organizers (each brings a pool of its own); at least 1/c without `pool_overflow`.
+    0.0 where T = 0 [D]."""
+    active_per_tick: tuple[int, ...]
+    """a_1 ... a_T: agents at work, the organizer included [I], workers never joined excluded [D]."""
+    decoded_tokens: int
+    """Tokens written by the model, all agents, tags included, overrun excluded [P]."""
+    wasted_tokens: int
+    """Of these, the tokens of workers that were never joined, or joined only by such a worker [D]."""
+    sequential_tokens: int
+    """decoded_tokens - wasted_tokens: what one agent alone would have decoded for the same work [D]."""
+    inserted_tokens: int
+    """Tokens that the runtime put in: returned texts and closing tags [I: they cost no tick]."""
+    prompt_tokens: int
+    """Tokens of all agents' prompts [D]."""
+    overrun_tokens: int
+    """Tokens decoded past a cut and dropped; in no other figure [D]."""
+    forks: int
+    """Workers that were forked; a fork that started nothing is not among them [D]."""
+    joins: int
+    """Workers that were joined [D]."""
+    waits: tuple[JoinWait, ...]
+    """Every join on the clock, in the order of arrival: which of them cost the time [D]."""
+    wall_seconds: float
+    """Seconds from the episode's start to its end, on the machine that ran it [D]."""
+    exact: bool
+    """False where any token count is an engine's estimate [D]."""
+
+
+def measure(episode: Episode) -> Metrics:
+    """Measure one episode."""
+    plan = clock.schedule(episode)
+    active = tuple(plan.active())
+    segments = [(trace.path, one) for trace in episode.traces for one in trace.segments]
+    decoded = [(path, one.n_tokens) for path, one in segments if one.kind is SegmentKind.DECODED]
+    written = sum(n for _, n in decoded)
+    kept = sum(n for path, n in decoded if plan.turns[path].counted)
+    return Metrics(
+        critical_path=plan.total,
+        critical_path_with_inserted=clock.schedule(episode, with_inserted=True).total,
+        concurrency=sum(active) / (plan.total * episode.capacity) if plan.total else 0.0,
+        active_per_tick=active,
+        decoded_tokens=written,
+        wasted_tokens=written - kept,
+        sequential_tokens=kept,
+        inserted_tokens=sum(one.n_tokens for _, one in segments if one.kind is SegmentKind.INSERTED),
+        prompt_tokens=sum(one.n_tokens for _, one in segments if one.kind is SegmentKind.PROMPT),
+        overrun_tokens=sum(trace.overrun_tokens for trace in episode.traces),
+        forks=max(0, len(episode.traces) - 1),
+        joins=sum(trace.joined_at is not None for trace in episode.traces),
+        waits=tuple(JoinWait(path=join.path, waited=join.waited) for join in plan.joins),
+        wall_seconds=episode.wall_seconds,
+        exact=all(one.exact for _, one in segments),
+    )

@@ -1,0 +1,221 @@
+"""Run directories: what a run leaves behind, and what it needs to go on after a kill.
+
+    config.toml      the resolved configuration; a run is resumed with the same one or not at all
+    manifest.json    versions, time of creation, what the caller adds; written last: it makes the folder a run
+    episodes.jsonl   one episode a line, on disk before `append` returns; locked by its one writer
+
+A line without its end was cut off by a kill and was never reported: readers drop it and say so, resuming
+truncates it. Any other broken line is refused. Keys and passwords are refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Lock
+from tomllib import TOMLDecodeError, loads
+from typing import Any, Self, cast
+
+import msgspec
+
+from asyncthink.episodes import files
+from asyncthink.episodes.record import Episode, decode, encode
+from asyncthink.errors import RecordError
+
+_SECRET = re.compile(
+    r"(api_?key|password|passwd|secret|credentials?|(access|auth|bearer|hf)_?token)$", re.IGNORECASE
+)
+
+
+class RunDirectory:
+    """One run on disk: `open` it to read; `create` or `resume` it to be its one writer, best in a `with` block."""
+
+    def __init__(self, path: Path, config: str, manifest: Mapping[str, Any], fd: int | None = None) -> None:
+        self.path = path
+        self.config = config
+        """Text of config.toml."""
+        self.manifest = dict(manifest)
+        self.warnings: list[str] = []
+        """What was left out or mended, one line each."""
+        self._fd = fd
+        self._turn = Lock()
+
+    @classmethod
+    def create(cls, path: str | Path, config: str, manifest: Mapping[str, Any]) -> Self:
+        """Begin a run, in a folder that is made where it is missing.
+
+        Args:
+            path: the run's folder.
+            config: the resolved configuration, TOML.
+            manifest: seeds, data digests and the like, JSON values; versions and time are added.
+
+        Raises:
+            RecordError: the folder holds a run or cannot be written, the configuration is no TOML, a value is
+                no JSON, or either holds a secret.
+        """
+        path, whole = Path(path), {**_versions(), **manifest}
+        _refuse_secrets({**_flat(_toml(config, "the configuration")), **_flat(whole)})
+        written = _json(whole)
+        with files.told(path):
+            path.mkdir(parents=True, exist_ok=True)
+            fd = files.lock(path / "episodes.jsonl", create=True)
+            with files.closed_on_error(fd):
+                if (path / "manifest.json").exists() or os.fstat(fd).st_size:
+                    raise RecordError(f"{path} already holds a run: resume it, or name another folder")
+                file = path / "config.toml"
+                if file.exists() and file.read_text(encoding="utf-8") != config:
+                    raise RecordError(f"{file} belongs to something else: name another folder")
+                files.replace(file, config.encode())
+                files.replace(path / "manifest.json", written)
+        return cls(path, config, whole, fd)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a run to read it, even while it is being written.
+
+        Raises:
+            RecordError: there is no run, or it cannot be read.
+        """
+        path = Path(path)
+        with files.told(path):
+            file = path / "manifest.json"
+            if not file.exists():
+                raise RecordError(f"{path} holds no run: there is no manifest.json")
+            try:
+                manifest = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            except msgspec.DecodeError as error:
+                raise RecordError(f"{file} is broken: {_one_line(error)}") from error
+            return cls(path, (path / "config.toml").read_text(encoding="utf-8"), manifest)
+
+    @classmethod
+    def resume(cls, path: str | Path, config: str | None = None) -> Self:
+        """Go on with a run; a torn last line is truncated and told in `warnings`.
+
+        Args:
+            path: the run's folder.
+            config: the configuration to go on with, which must equal the run's; None: the run's.
+
+        Raises:
+            RecordError: there is no run, it has another writer, or its configuration is another one.
+        """
+        run = cls.open(path)
+        if config is not None:
+            _refuse_changes(run.path, run.config, config)
+        with files.told(run.path):
+            fd = files.lock(run.path / "episodes.jsonl", create=False)
+            with files.closed_on_error(fd):
+                run._warn_torn(files.cut_tail(fd))
+        run._fd = fd
+        return run
+
+    def append(self, episode: Episode) -> None:
+        """Put an episode on disk; it is there when this returns.
+
+        Raises:
+            RecordError: this is not the writer, the disk is full, or the episode could not be read back.
+        """
+        try:
+            line = encode(episode)
+            decode(line)
+        except (UnicodeEncodeError, TypeError, RecordError) as error:
+            raise RecordError(f"episode {episode.id!r} cannot be stored: {_one_line(error)}") from error
+        with self._turn, files.told(self.path):
+            if self._fd is None:
+                raise RecordError(f"{self.path} is not open for writing: create or resume the run")
+            files.append(self._fd, line + b"\n")
+
+    def episodes(self) -> Iterator[Episode]:
+        """Read the episodes in the order in which they were appended; a torn last line is told in `warnings`.
+
+        Raises:
+            RecordError: a line is broken; the message names it.
+        """
+        file = self.path / "episodes.jsonl"
+        with files.told(file), file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    self._warn_torn(len(line))
+                    return
+                try:
+                    episode = decode(line)
+                except (RecordError, UnicodeDecodeError) as error:
+                    raise RecordError(f"{file} line {number}: {_one_line(error)}") from error
+                yield episode
+
+    def close(self) -> None:
+        """Let the next writer in; may be called twice."""
+        with self._turn:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _warn_torn(self, n_bytes: int) -> None:
+        message = f"{self.path / 'episodes.jsonl'}: a torn last line ({n_bytes} bytes) was dropped"
+        if n_bytes and message not in self.warnings:
+            self.warnings.append(message)
+
+
+def _versions() -> dict[str, Any]:
+    try:
+        ours = version("asyncthink")
+    except PackageNotFoundError:
+        ours = "not installed"
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"asyncthink": ours, "python": platform.python_version(), "created": created}
+
+
+def _toml(text: str, what: str) -> dict[str, Any]:
+    try:
+        return loads(text)
+    except TOMLDecodeError as error:
+        raise RecordError(f"{what} is no TOML: {_one_line(error)}") from error
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"the manifest is no JSON: {_one_line(error)}") from error
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return dotted names -> leaves."""
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        named = cast("Mapping[Any, Any]", value)
+        items = [(f"{name}.{key}" if name else str(key), one) for key, one in named.items()]
+    elif isinstance(value, list):
+        items = [(f"{name}[{i}]", one) for i, one in enumerate(cast("list[Any]", value))]
+    return {k: v for inner, one in items for k, v in _flat(one, inner).items()} if items else {name: value}
+
+
+def _refuse_changes(path: Path, before: str, after: str) -> None:
+    old, new = _flat(_toml(before, f"{path / 'config.toml'}")), _flat(_toml(after, "the configuration"))
+    missing = object()
+    changed = sorted(k for k in old.keys() | new.keys() if repr(old.get(k, missing)) != repr(new.get(k, missing)))
+    if changed:
+        raise RecordError(
+            f"{path} was made with another configuration, changed: {', '.join(changed)}: "
+            "resume it with its own, or name another folder"
+        )
+
+
+def _refuse_secrets(leaves: Mapping[str, Any]) -> None:
+    secret = sorted(name for name, value in leaves.items() if value and _SECRET.search(name))
+    if secret:
+        raise RecordError(f"a run never stores secrets: take {', '.join(secret)} out and use the environment")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""Every exception this project raises on purpose.
+
+    AsyncThinkError            has an exit status
+    ├── UsageError             2    the caller asked for something that makes no sense
+    │   ├── UnknownNameError   2    a name that does not exist; the nearest is offered
+    │   ├── MissingExtraError  2    an optional dependency is not installed
+    │   ├── UnsupportedQueryError 2 the model was not made for this question
+    │   └── RecordError        2    a file or folder is not what it should be
+    └── EngineError            4    the engine failed; `transient` says whether a retry may help
+        └── CheckpointError    4    a model folder cannot be loaded
+
+What a *model* gets wrong is never an exception: it is a value in the record (`FormatError`, `Outcome`).
+Each message is one line: the cause, then what mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AsyncThinkError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(AsyncThinkError, ValueError):
+    """The caller asked for something that makes no sense."""
+
+    exit_status = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str, module: str) -> None:
+        super().__init__(
+            f"{what} needs the package {module!r}: pip install -c constraints.txt 'asyncthink[{extra}]'"
+        )
+
+
+class UnsupportedQueryError(UsageError):
+    """The model was not made for this question."""
+
+
+class RecordError(UsageError):
+    """A file or folder is not what it should be."""
+
+
+class EngineError(AsyncThinkError):
+    """The engine failed."""
+
+    exit_status = 4
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class CheckpointError(EngineError):
+    """A model folder cannot be loaded."""

@@ -1,0 +1,163 @@
+"""A language model at work on one query: its session, its parser, and what it may still spend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from asyncthink.engines.base import Chunk, Engine, Message, Sampling, Session
+from asyncthink.episodes.events import Began, Event, Text
+from asyncthink.episodes.record import Outcome, Role, SegmentKind
+from asyncthink.protocol import tags
+from asyncthink.protocol.actions import Action, Answer, Join, Return
+from asyncthink.protocol.parser import Parser
+from asyncthink.runtime.budget import Allowance, Meter
+
+TAIL = 16
+"""Characters that any stop string fits into."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Stage:
+    """One episode under way: what its agents share."""
+
+    id: str
+    engine: Engine
+    capacity: int
+    """c, as models are told it: 1 for traces that think alone."""
+    sampling: Sampling
+    meter: Meter
+    emit: Callable[[Event], None]
+    prompts: Mapping[Role, str]
+    """What organizers and workers are told, for models without templates of their own."""
+    origin: float = field(default_factory=time.monotonic)
+
+    def now(self) -> float:
+        """Return the seconds since the episode began."""
+        return time.monotonic() - self.origin
+
+    def open(self, role: Role, path: str, query: str) -> Session:
+        """Open a session for an agent; never waits.
+
+        Raises:
+            EngineError: the engine refuses.
+        """
+        messages = (
+            Message(role="system", content=self.prompts[role]),
+            Message(role="user", content=query),
+        )
+        return self.engine.open(messages, role=role, episode=self.id, path=path, capacity=self.capacity)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """How an agent ended."""
+
+    outcome: Outcome
+    text: str | None = None
+    """The answer or the returned text; None where there is none."""
+    cause: str | None = None
+    """Why not, in one line."""
+    decoded: int = 0
+    """Tokens it decoded."""
+    ticks: int | None = None
+    """For a worker that decodes nothing: what it counts for on the virtual clock."""
+    overrun: int = 0
+    """Tokens decoded past a cut and dropped."""
+
+
+class Agent:
+    """Decodes, parses and records."""
+
+    def __init__(
+        self, stage: Stage, session: Session, parser: Parser, *, role: Role, path: str, tick: int = 0
+    ) -> None:
+        self.stage, self.session, self.parser, self.role, self.path = stage, session, parser, role, path
+        limits = stage.meter.limits
+        own = limits.worker_tokens if role is Role.WORKER else limits.organizer_tokens
+        self.allowance = Allowance(stage.meter, own, stage.engine.capabilities.context)
+        self.allowance.tick = tick
+        self.allowance.length = session.prompt.n_tokens
+        self.overrun = 0
+
+    def begin(self) -> None:
+        """Tell that the agent has its prompt and begins."""
+        self.stage.emit(Began(path=self.path, wall=self.stage.now()))
+        self._text(SegmentKind.PROMPT, self.session.prompt)
+
+    async def decode(self, act: Callable[[Action], None]) -> Action | None:
+        """Decode up to a join, answer or return, and give it back; None if the text ends without one.
+
+        Every other action is handed to `act` the moment it is complete.
+        """
+        streaming = self.stage.engine.capabilities.streaming
+        resumed = True
+        while resumed and self.allowance.left() > 0:
+            stops = tags.STREAMED_STOPS if streaming else self.parser.stops
+            tail = ""
+            async with self.session.decode(stops, self.allowance.left(), self.stage.sampling) as chunks:
+                async for chunk in chunks:
+                    if self.allowance.left() <= 0:
+                        self.overrun += chunk.n_tokens
+                        break
+                    if last := self._take(chunk, act):
+                        return last
+                    tail = (tail + chunk.text)[-TAIL:]
+            resumed = tail.endswith(stops)
+        for parsed in self.parser.close():
+            act(parsed.action)
+        return None
+
+    def _take(self, chunk: Chunk, act: Callable[[Action], None]) -> Action | None:
+        found = self.parser.feed(chunk.text)
+        self._keep(chunk, self.parser.taken)
+        for parsed in found:
+            if isinstance(parsed.action, Join | Answer | Return):
+                return parsed.action
+            act(parsed.action)
+        return None
+
+    def _keep(self, chunk: Chunk, taken: int) -> None:
+        """Record a chunk up to a cut; a single token that carries the cut is kept whole."""
+        rest = len(chunk.text) - taken
+        if rest and chunk.n_tokens > 1:
+            kept = max(1, -(-chunk.n_tokens * taken // len(chunk.text)))
+            self.overrun += chunk.n_tokens - kept
+            chunk = Chunk(text=chunk.text[:taken], n_tokens=kept, exact=False)
+        elif rest:
+            self.parser.skip(rest)
+        self.allowance.spend(chunk.n_tokens)
+        self._text(SegmentKind.DECODED, chunk)
+
+    def insert(self, text: str) -> None:
+        """Append what the model did not write."""
+        chunk = self.session.insert(text)
+        self.allowance.length += chunk.n_tokens
+        self._text(SegmentKind.INSERTED, chunk)
+
+    def ended(self, text: str | None) -> Result:
+        """Say how a text ended: with an answer or a return, or why without."""
+        if text is not None:
+            outcome = Outcome.RETURNED if self.role is Role.WORKER else Outcome.ANSWERED
+            return self.result(outcome, text=text)
+        if self.allowance.left() <= 0:
+            return self.result(Outcome.BUDGET, cause=self.allowance.cause())
+        return self.result(Outcome.NO_RESULT, cause="the model stopped by itself")
+
+    def result(self, outcome: Outcome, *, text: str | None = None, cause: str | None = None) -> Result:
+        """Return a result with the agent's counts."""
+        decoded = self.allowance.used
+        return Result(outcome=outcome, text=text, cause=cause, decoded=decoded, overrun=self.overrun)
+
+    def _text(self, kind: SegmentKind, chunk: Chunk) -> None:
+        event = Text(
+            path=self.path,
+            kind=kind,
+            text=chunk.text,
+            n_tokens=chunk.n_tokens,
+            exact=chunk.exact,
+            token_ids=chunk.token_ids,
+            logprobs=chunk.logprobs,
+        )
+        self.stage.emit(event)

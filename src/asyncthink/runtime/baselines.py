@@ -1,0 +1,61 @@
+"""What AsyncThink is compared with, as organizers over the same runtime and record (docs/paper.md).
+
+Sequential thinking is an organizer that never forks. Parallel thinking is one whose runtime forks the
+whole query to everybody at zero ticks: trace 0 is the organizer, the others stand at 0/1 to 0/c-1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from asyncthink.episodes.events import Joined
+from asyncthink.episodes.record import Outcome
+from asyncthink.protocol.actions import FormatError
+from asyncthink.runtime.agent import Result, Stage
+from asyncthink.runtime.organizer import ModelOrganizer
+from asyncthink.runtime.pool import Pool
+
+Merge = Callable[[Sequence[str]], str]
+
+
+def majority(answers: Sequence[str]) -> str:
+    """Return the answer that most traces gave, the earliest of equals."""
+    return Counter(answer.strip() for answer in answers).most_common(1)[0][0]
+
+
+async def think_alone(stage: Stage, query: str, traces: int, merge: Merge) -> Result:
+    """Run independent traces of the query that cannot fork, and merge their answers.
+
+    The result's outcome and counts are trace 0's.
+    """
+    organizers = [
+        ModelOrganizer(stage, query, path="0" if trace == 0 else f"0/{trace}") for trace in range(traces)
+    ]
+    results: dict[str, Result] = {}
+
+    async def run(organizer: ModelOrganizer) -> None:
+        async with anyio.create_task_group() as nobody:
+            try:
+                result = await organizer.run(Pool(stage, nobody, {}, 0))
+            except anyio.get_cancelled_exc_class():
+                organizer.tell_end(organizer.agent.result(Outcome.CANCELLED))
+                raise
+        results[organizer.path] = result
+        if organizer.path != "0":
+            organizer.tell_end(result)
+
+    async with anyio.create_task_group() as group:
+        for organizer in organizers:
+            group.start_soon(run, organizer)
+    first, own = organizers[0], results["0"]
+    for organizer in organizers[1:]:
+        stage.emit(Joined(path=organizer.path, joined_at=own.decoded))
+    answers = [text for organizer in organizers if (text := results[organizer.path].text) is not None]
+    if not answers and own.outcome is not Outcome.ENGINE_ERROR:
+        first.fault(FormatError.NO_ANSWER)
+    first.tell_end(own)
+    text = merge(answers) if answers else None
+    return Result(outcome=own.outcome, text=text, cause=own.cause, decoded=own.decoded)

@@ -1,0 +1,113 @@
+"""The organizer: decode, parse, act. docs/paper.md gives the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+
+from asyncthink.episodes.events import Ended, Faulted, Joined, Opened
+from asyncthink.episodes.record import FormatFault, Outcome, Role
+from asyncthink.errors import EngineError
+from asyncthink.protocol import tags
+from asyncthink.protocol.actions import Action, Answer, Fork, FormatError, Join
+from asyncthink.protocol.parser import OrganizerParser
+from asyncthink.protocol.rules import Rules
+from asyncthink.runtime.agent import Agent, Result, Stage
+from asyncthink.runtime.pool import Pool
+from asyncthink.runtime.worker import Worker
+
+
+class ModelOrganizer:
+    """A language model that drives one query.
+
+    Like the paper's loop: think on, start a worker at each fork, stand still at each join until that one
+    worker is done, end with the answer.
+
+    Raises:
+        EngineError: the engine refuses to open a session.
+    """
+
+    def __init__(self, stage: Stage, query: str, *, path: str = "0") -> None:
+        self.stage, self.path = stage, path
+        stage.emit(Opened(path=path, role=Role.ORGANIZER, query=query, forked_at=None if path == "0" else 0))
+        self.session = stage.open(Role.ORGANIZER, path, query)
+        self.agent = Agent(stage, self.session, OrganizerParser(), role=Role.ORGANIZER, path=path)
+        self.rules = Rules()
+
+    async def run(self, pool: Pool) -> Result:
+        """Think the query through. A failure of the engine, or a budget's end, is a result."""
+        seconds = self.stage.meter.limits.wall_seconds
+        try:
+            with anyio.move_on_after(seconds):
+                return await self._think(pool)
+            return self.agent.result(Outcome.BUDGET, cause=f"the limit of {seconds} seconds is reached")
+        except EngineError as error:
+            return self.agent.result(Outcome.ENGINE_ERROR, cause=str(error))
+        finally:
+            self.session.close()
+
+    async def _think(self, pool: Pool) -> Result:
+        self.agent.begin()
+        while isinstance(last := await self.agent.decode(lambda action: self._act(action, pool)), Join):
+            await self._join(last, pool)
+        return self.agent.ended(last.text if isinstance(last, Answer) else None)
+
+    def _act(self, action: Action, pool: Pool) -> None:
+        legal = self._judge(action)
+        if isinstance(action, Fork) and legal:
+            spent = self.agent.allowance
+            budget = self.stage.meter.fork()
+            pool.dispatch(self.path, action, at=spent.used, tick=spent.tick, budget=budget)
+
+    async def _join(self, join: Join, pool: Pool) -> None:
+        if not self._judge(join):
+            self.agent.insert(tags.joined(join.index, ""))
+            return
+        spent = self.agent.allowance
+        self.stage.emit(Joined(path=f"{self.path}/{join.index}", joined_at=spent.used))
+        job = await pool.join(join.index, self.session)
+        spent.tick = max(spent.tick, job.end_tick)
+        text = job.result.text if job.result else None
+        self.agent.insert(tags.joined(join.index, tags.NO_RESULT if text is None else text))
+
+    def _judge(self, action: Action) -> bool:
+        error = self.rules.judge(action)
+        if error:
+            self.fault(error)
+        return error is None
+
+    def fault(self, error: FormatError) -> None:
+        """Record a format error where the organizer stands."""
+        at = self.agent.allowance.used
+        self.stage.emit(Faulted(fault=FormatFault(error=error, path=self.path, at=at)))
+
+    def tell_end(self, result: Result) -> None:
+        """Record how the organizer ended."""
+        end = Ended(
+            path=self.path,
+            outcome=result.outcome,
+            result=result.text,
+            cause=result.cause,
+            wall=self.stage.now(),
+            overrun_tokens=result.overrun,
+        )
+        self.stage.emit(end)
+
+
+async def organize(stage: Stage, query: str, workers: Mapping[str, Worker]) -> Result:
+    """Run one organizer with its pool of `stage.capacity - 1` workers; none outlives it."""
+    organizer = ModelOrganizer(stage, query)
+    async with anyio.create_task_group() as group:
+        pool = Pool(stage, group, workers, stage.capacity - 1)
+        try:
+            result = await organizer.run(pool)
+        except anyio.get_cancelled_exc_class():
+            pool.dismiss(Outcome.CANCELLED)
+            organizer.tell_end(organizer.agent.result(Outcome.CANCELLED))
+            raise
+        if result.text is None and result.outcome is not Outcome.ENGINE_ERROR:
+            organizer.fault(FormatError.NO_ANSWER)
+        organizer.tell_end(result)
+        pool.dismiss(Outcome.UNJOINED)
+    return result

@@ -1,0 +1,131 @@
+"""The agent pool: an organizer's workers, their slots and their queue.
+
+Everything that changes who runs happens without a wait in between: when a worker ends, its slot passes to
+the first in the queue and the organizer that waits for it is awake again before anybody moves on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asyncthink.engines.base import Session
+from asyncthink.episodes.events import Ended, Opened
+from asyncthink.episodes.record import Outcome, Role
+from asyncthink.protocol.actions import Fork
+from asyncthink.runtime.agent import Result, Stage
+from asyncthink.runtime.worker import Assignment, Worker
+
+DEFAULT = "model"
+"""Name of the worker that a fork without a name goes to."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Job:
+    """A sub-query on its way."""
+
+    path: str
+    query: str
+    worker: Worker
+    tick: int
+    """The virtual clock at its fork; then when it starts."""
+    done: anyio.Event = field(default_factory=anyio.Event)
+    result: Result | None = None
+    awaited_by: Session | None = None
+    """The session of the organizer that waits for it."""
+    end_tick: int = 0
+
+
+class Pool:
+    """Runs the workers of one organizer, at most `slots` at a time."""
+
+    def __init__(self, stage: Stage, group: TaskGroup, workers: Mapping[str, Worker], slots: int) -> None:
+        self.stage, self.group, self.workers = stage, group, workers
+        self.slots = slots
+        self.free = slots
+        self.jobs: dict[int, Job] = {}
+        self.queue: deque[Job] = deque()
+        self.leaving = Outcome.CANCELLED
+        """Outcome of a worker that is cancelled, unless the organizer dismisses it first."""
+
+    def dispatch(self, parent: str, fork: Fork, *, at: int, tick: int, budget: str | None) -> None:
+        """Start a fork's worker, or queue it; the organizer never waits.
+
+        Args:
+            at: tokens the organizer had decoded; `tick` is the same on the virtual clock.
+            budget: why it may not be started, or None.
+        """
+        path = f"{parent}/{fork.index}"
+        event = Opened(path=path, role=Role.WORKER, query=fork.query, to=fork.to, forked_at=at)
+        self.stage.emit(event)
+        worker = self.workers.get(fork.to or DEFAULT)
+        job = Job(path=path, query=fork.query, worker=worker or self.workers[DEFAULT], tick=tick)
+        self.jobs[fork.index] = job
+        if worker is None:
+            cause = f"there is no worker {fork.to!r}"
+            self._end(job, Result(outcome=Outcome.NO_RESULT, cause=cause))
+        elif budget or not self.slots:
+            cause = budget or "a pool of capacity 1 has no workers"
+            self._end(job, Result(outcome=Outcome.BUDGET, cause=cause))
+        elif self.free:
+            self._start(job)
+        else:
+            self.queue.append(job)
+
+    def _start(self, job: Job) -> None:
+        self.free -= 1
+        assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick)
+        self.group.start_soon(self._run, job, job.worker.work(assignment))
+
+    async def _run(self, job: Job, work: Awaitable[Result]) -> None:
+        try:
+            result = await work
+        except anyio.get_cancelled_exc_class():
+            self._end(job, Result(outcome=self.leaving))
+            raise
+        except Exception as error:  # a worker may be anybody's code
+            result = Result(outcome=Outcome.FAILED, cause=f"{type(error).__name__}: {error}")
+        self._end(job, result)
+        self.free += 1
+        if self.queue:
+            following = self.queue.popleft()
+            following.tick = max(following.tick, job.end_tick)
+            self._start(following)
+
+    def _end(self, job: Job, result: Result) -> None:
+        job.result = result
+        job.end_tick = job.tick + (result.decoded if result.ticks is None else result.ticks)
+        end = Ended(
+            path=job.path,
+            outcome=result.outcome,
+            result=result.text,
+            cause=result.cause,
+            wall=self.stage.now(),
+            ticks=result.ticks,
+            overrun_tokens=result.overrun,
+        )
+        self.stage.emit(end)
+        if job.awaited_by:
+            job.awaited_by.wake()
+        job.done.set()
+
+    async def join(self, index: int, session: Session) -> Job:
+        """Wait for one worker, never for its siblings."""
+        job = self.jobs[index]
+        if job.result is None:
+            job.awaited_by = session
+            session.rest()
+            await job.done.wait()
+        return job
+
+    def dismiss(self, leaving: Outcome) -> None:
+        """Stop all workers that are still at work or queued, with that outcome."""
+        self.leaving = leaving
+        for job in self.queue:
+            self._end(job, Result(outcome=leaving))
+        self.queue.clear()
+        self.group.cancel_scope.cancel()

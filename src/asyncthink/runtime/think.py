@@ -1,0 +1,291 @@
+"""think(): one query in, one episode out. Everything that runs ends with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
+from typing import Any, Self
+from uuid import uuid4
+
+import anyio
+import sniffio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from asyncthink.engines.base import Engine, Sampling
+from asyncthink.engines.models import load_engine
+from asyncthink.episodes.events import Event, Finished, Started
+from asyncthink.episodes.fold import EpisodeBuilder
+from asyncthink.episodes.record import Episode, Outcome, Role, StopReason
+from asyncthink.errors import EngineError, UnknownNameError, UnsupportedQueryError, UsageError
+from asyncthink.protocol.prompts import organizer_prompt, worker_prompt
+from asyncthink.runtime.agent import Result, Stage
+from asyncthink.runtime.baselines import majority, think_alone
+from asyncthink.runtime.budget import Limits, Meter
+from asyncthink.runtime.organizer import organize
+from asyncthink.runtime.pool import DEFAULT
+from asyncthink.runtime.worker import ModelWorker, Worker
+from asyncthink.tasks import Recognised, recognise
+
+DEFAULT_CAPACITY = 4
+_STOPS = {
+    Outcome.ANSWERED: StopReason.ANSWER,
+    Outcome.NO_RESULT: StopReason.END_OF_TEXT,
+    Outcome.BUDGET: StopReason.BUDGET,
+    Outcome.ENGINE_ERROR: StopReason.ENGINE_ERROR,
+}
+Listener = Callable[[Event], None]
+
+
+class Method(StrEnum):
+    """Who drives a query."""
+
+    ASYNCTHINK = "asyncthink"
+    SEQUENTIAL = "sequential"
+    PARALLEL = "parallel"
+
+
+def method_of(name: str) -> Method:
+    """Return the method of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    try:
+        return Method(name)
+    except ValueError:
+        raise UnknownNameError("method", name, list(Method)) from None
+
+
+class Organization:
+    """An engine held open for many queries.
+
+        async with Organization(load_engine("embedded")) as organization:
+            episode = await organization.think("Using the numbers 2, 3, 5, 7, find ...")
+
+    Args:
+        engine: the model; opened and closed with the organization.
+        capacity: c, the organizer and at most c-1 active workers; None: the model's, else the task's, else 4.
+        temperature: 0 is greedy; None: what the model declares.
+        workers: named workers that a fork can address, beside the model itself.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        method: str = Method.ASYNCTHINK,
+        capacity: int | None = None,
+        limits: Limits | None = None,
+        temperature: float | None = None,
+        top_p: float = 1.0,
+        workers: Mapping[str, Worker] | None = None,
+    ) -> None:
+        if capacity is not None and not 1 <= capacity <= 9999:
+            raise UsageError(f"capacity must be between 1 and 9999, not {capacity}")
+        if temperature is not None and not 0 <= temperature <= 100:
+            raise UsageError(f"temperature must be between 0 and 100, not {temperature}")
+        if not 0 < top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
+        self.engine = engine
+        self.method = method_of(method)
+        self.capacity = capacity
+        self.limits = limits or Limits()
+        self.temperature = temperature
+        self.top_p = top_p
+        self.workers: dict[str, Worker] = {DEFAULT: ModelWorker(), **(workers or {})}
+
+    async def __aenter__(self) -> Self:
+        await self.engine.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self.engine.__aexit__(*exc_info)
+
+    async def think(self, query: str, *, seed: int = 0, listen: Listener | None = None) -> Episode:
+        """Think one query through.
+
+        Cancelling it stops every agent; `listen` has then still been told how everything ended.
+
+        Args:
+            query: a question; a task's sentence is recognised as such.
+            seed: for sampling; the same seed, model and query give the same text.
+            listen: called with each event, at once and in order.
+
+        Raises:
+            UsageError: the query makes no sense, or this model was not made for it.
+        """
+        builder = EpisodeBuilder()
+        apply = builder.apply
+        if listen is None:
+            await self._run(query, seed, apply)
+        else:
+            heard = listen
+
+            def emit(event: Event) -> None:
+                apply(event)
+                heard(event)
+
+            await self._run(query, seed, emit)
+        return builder.episode()
+
+    @asynccontextmanager
+    async def stream(
+        self, query: str, *, seed: int = 0
+    ) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:
+        """Think one query through in the background; yield its events. Leaving the block stops it.
+
+        The episode is their fold (`asyncthink.episodes.fold`).
+        """
+        send, receive = anyio.create_memory_object_stream[Event](float("inf"))
+        async with anyio.create_task_group() as group, receive:
+
+            async def run() -> None:
+                with send:
+                    await self._run(query, seed, send.send_nowait)
+
+            group.start_soon(run)
+            yield receive
+            group.cancel_scope.cancel()
+
+    def _known(self, query: str) -> Recognised | None:
+        known = recognise(query)
+        tasks = self.engine.profile.tasks
+        if tasks is None:
+            return known
+        if known is None or known.task.name not in tasks:
+            raise UnsupportedQueryError(
+                f"the model {self.engine.name!r} only knows {', '.join(tasks)} (see: asyncthink tasks); "
+                "any other question needs an engine such as --model hf:FOLDER"
+            )
+        if reason := known.task.outside(known.problem, tasks[known.task.name]):
+            raise UnsupportedQueryError(
+                f"the model {self.engine.name!r} was not made for {reason}; another engine, such as "
+                "--model hf:FOLDER, may be"
+            )
+        return known
+
+    async def _run(self, query: str, seed: int, emit: Listener) -> None:
+        known = self._known(query)
+        asked = known.task.prompt(known.problem) if known and self.engine.profile.tasks else query
+        usual = self.engine.profile.capacity or (known.task.capacity if known else DEFAULT_CAPACITY)
+        capacity = self.capacity or usual
+        stage = self._stage(capacity, seed, emit)
+        started = Started(
+            id=stage.id,
+            task=known.task.name if known else None,
+            problem=asdict(known.problem) if known else None,
+            query=query,
+            method=self.method,
+            model=self.engine.name,
+            capacity=capacity,
+            seed=seed,
+        )
+        emit(started)
+        try:
+            with _single_errors():
+                result = await self._drive(stage, asked, capacity, known)
+        except anyio.get_cancelled_exc_class():
+            emit(_finished(stage, None, StopReason.CANCELLED, "the caller gave up"))
+            raise
+        except EngineError as error:
+            emit(_finished(stage, None, StopReason.ENGINE_ERROR, str(error)))
+            return
+        reason = _STOPS[result.outcome] if result.text is None else StopReason.ANSWER
+        emit(_finished(stage, result.text, reason, result.cause if result.text is None else None))
+
+    def _stage(self, capacity: int, seed: int, emit: Listener) -> Stage:
+        told = capacity if self.method is Method.ASYNCTHINK else 1
+        profile = self.engine.profile
+        temperature = profile.temperature if self.temperature is None else self.temperature
+        return Stage(
+            id=uuid4().hex,
+            engine=self.engine,
+            capacity=told,
+            sampling=Sampling(temperature=temperature, top_p=self.top_p, seed=seed),
+            meter=Meter(self.limits),
+            emit=emit,
+            prompts={Role.ORGANIZER: organizer_prompt(told), Role.WORKER: worker_prompt()},
+        )
+
+    async def _drive(self, stage: Stage, query: str, capacity: int, known: Recognised | None) -> Result:
+        match self.method:
+            case Method.ASYNCTHINK:
+                return await organize(stage, query, self.workers)
+            case Method.SEQUENTIAL:
+                return await think_alone(stage, query, 1, majority)
+            case Method.PARALLEL:
+                return await think_alone(stage, query, capacity, known.task.merge if known else majority)
+
+
+def _finished(stage: Stage, answer: str | None, reason: StopReason, cause: str | None) -> Finished:
+    return Finished(answer=answer, stop_reason=reason, cause=cause, wall_seconds=stage.now())
+
+
+@contextmanager
+def _single_errors() -> Iterator[None]:
+    """Raise what went wrong itself, instead of the groups that task groups put around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def think(
+    prompt: str,
+    *,
+    model: str = "embedded",
+    method: str = Method.ASYNCTHINK,
+    capacity: int | None = None,
+    limits: Limits | None = None,
+    temperature: float | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+    listen: Listener | None = None,
+) -> Episode:
+    """Think one question through with a model given by name; see `Organization` for the arguments.
+
+    Raises:
+        UsageError: an argument, or the question for this model, makes no sense.
+        EngineError: the model cannot be loaded.
+    """
+    organization = Organization(
+        load_engine(model),
+        method=method,
+        capacity=capacity,
+        limits=limits,
+        temperature=temperature,
+        top_p=top_p,
+    )
+    async with organization:
+        return await organization.think(prompt, seed=seed, listen=listen)
+
+
+def think_sync(prompt: str, **arguments: Any) -> Episode:
+    """Run `think` to its end; also under a loop that already runs, as in a notebook."""
+    call = partial(think, prompt, **arguments)
+    try:
+        sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return anyio.run(call)
+    outcome: list[Episode] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(anyio.run(call))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="asyncthink")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]

@@ -1,0 +1,57 @@
+"""The tasks, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from asyncthink.errors import UnknownNameError
+from asyncthink.tasks.base import Part, Score, Split, Task
+from asyncthink.tasks.countdown import Countdown, CountdownProblem
+
+__all__ = [
+    "TASKS",
+    "Countdown",
+    "CountdownProblem",
+    "Part",
+    "Recognised",
+    "Score",
+    "Split",
+    "Task",
+    "get_task",
+    "recognise",
+]
+
+TASKS: dict[str, Task[Any]] = {"countdown": Countdown()}
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A sentence that turned out to be a task's problem."""
+
+    task: Task[Any]
+    problem: Any
+
+
+def get_task(name: str) -> Task[Any]:
+    """Return the task of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in TASKS:
+        raise UnknownNameError("task", name, TASKS)
+    return TASKS[name]
+
+
+def recognise(sentence: str) -> Recognised | None:
+    """Return the task and problem that a sentence states, or None for a free question.
+
+    Raises:
+        UsageError: it states a problem whose values make no sense.
+    """
+    for task in TASKS.values():
+        problem = task.parse(sentence)
+        if problem is not None:
+            return Recognised(task, problem)
+    return None
