@@ -1,17 +1,21 @@
 """One torch step for many contexts: each has a slot in a shared cache and gets its next token.
 
     new text   -> what the cache does not hold yet is prefilled, in right-padded batches
-    one token  -> decoded together; contexts in neighbouring slots are read without a copy
+    one token  -> decoded together
+
+The cache is cut into shelves of a few slots, each as long as its longest context: slots side by side are
+read without a copy, and without skipping what no context has reached yet. (On a CPU the time goes into
+reading the cache, and a skip costs as much as some 30 KiB.)
 
 Everything here runs in the step's thread, except `release` and the making of requests.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import groupby
 from threading import Lock
 
@@ -27,10 +31,12 @@ CHUNK = 512
 """Tokens of one context that are prefilled at a time."""
 PREFILL_TOKENS = 4096
 """Tokens, padding included, that are prefilled together."""
-RUN = 16
-"""Slots read together: more cost less to start, fewer read less past the end of the short ones."""
-LENGTH_STEP = 128
-"""Positions by which the cache grows, at least."""
+SHELF = 32
+"""Slots of a shelf: with more a step has less to start, with fewer it reads less past the short ones."""
+LENGTH_STEP = 64
+"""Positions by which a shelf grows, at least."""
+SKIP = 1 << 15
+"""Bytes that are rather read in vain, a slot and head, than skipped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +73,7 @@ class Request:
 
     @property
     def answered(self) -> bool:
+        """Whether the step has dealt with it."""
         return self.token is not None or self.error is not None
 
 
@@ -77,8 +84,10 @@ class Batch:
         self.model, self.device, self.threads = model, device, threads
         self.prefilled = 0
         """Tokens that went through the model, without padding."""
-        self._cache = Cache(model.config, 0, 0, device)
+        self._shelves: list[Cache | None] = []
+        """None: all its slots are free."""
         self._free: list[int] = []
+        """A heap of slots."""
         self._released: deque[Context] = deque()
         self._lock = Lock()
 
@@ -89,8 +98,8 @@ class Batch:
 
     @property
     def slots(self) -> int:
-        """Slots in the cache, free ones included."""
-        return self._cache.slots
+        """Slots there are, free ones included."""
+        return SHELF * len(self._shelves)
 
     def step(self, requests: Sequence[Request]) -> None:
         """Answer the requests that are not answered yet; raises nothing."""
@@ -131,83 +140,98 @@ class Batch:
         group: list[Request] = []
         for request in several:
             while len(request.ids) > CHUNK:
-                self._forward([request], CHUNK)
+                self._forward([request])
             if group and (len(group) + 1) * len(group[0].ids) > PREFILL_TOKENS:
-                yield group
+                yield sorted(group, key=_slot)
                 group = []
             group.append(request)
         if group:
-            yield group
+            yield sorted(group, key=_slot)
 
-    def _forward(self, group: Sequence[Request], limit: int = CHUNK) -> Tensor:
-        """Feed what each has pending, up to `limit` tokens; return the logits of the last, [B, vocabulary]."""
-        counts = [min(len(each.ids), limit) for each in group]
+    def _forward(self, group: Sequence[Request]) -> Tensor:
+        """Feed what each has pending, up to CHUNK tokens; return the logits of the last, [B, vocabulary].
+
+        Padding is written behind a context's end, where a later token overwrites it before it is read.
+        """
+        counts = [min(len(each.ids), CHUNK) for each in group]
         starts = [each.length - len(each.ids) for each in group]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
         width = max(counts)
-        ids = [each.ids[:limit] + [0] * (width - count) for each, count in zip(group, counts, strict=True)]
-        offsets = torch.arange(width, device=self.device)
-        # Padding is written behind a context's end, where the next token overwrites it before it is read.
-        positions = self._tensor(starts)[:, None] + offsets
-        positions.clamp_(max=self._cache.length - 1)
-        hidden = self.model.hidden(self._tensor(ids), positions, self._view(group, starts, counts, positions))
-        last = hidden[:, 0] if width == 1 else hidden[range(len(group)), [count - 1 for count in counts]]
-        for request, start, count in zip(group, starts, counts, strict=True):
+        ids = [each.ids[:width] + [0] * (width - count) for each, count in zip(group, counts, strict=True)]
+        runs = self._runs([_slot(each) for each in group], ends)
+        spare = [run.cache.length - 1 for run in runs for _ in range(run.rows.start, run.rows.stop)]
+        positions = self._tensor(starts)[:, None] + torch.arange(width, device=self.device)
+        positions = positions.minimum(self._tensor(spare)[:, None])
+        view = CacheView(runs, self._mask(positions, max(run.length for run in runs)))
+        hidden = self.model.hidden(self._tensor(ids), positions, view)
+        last = hidden[torch.arange(len(group), device=self.device), self._tensor(counts) - 1]
+        for request, count, end in zip(group, counts, ends, strict=True):
             del request.ids[:count]
-            request.context.cached = start + count
+            request.context.cached = end
         self.prefilled += sum(counts)
         return self.model.lm_head(last)
 
-    def _view(self, group: Sequence[Request], starts: list[int], counts: list[int], positions: Tensor) -> CacheView:
-        ends = [start + count for start, count in zip(starts, counts, strict=True)]
-        slots, length = [_slot(each) for each in group], max(ends)
-        hidden = torch.arange(length, device=self.device) > positions[..., None]
-        mask = torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, -torch.inf)
-        runs = _runs(slots, ends) if max(counts) == 1 else ()
-        return CacheView(self._cache, self._tensor(slots), length, mask[:, None], runs)
+    def _mask(self, positions: Tensor, length: int) -> Tensor:
+        unseen = torch.arange(length, device=self.device) > positions[..., None]
+        return torch.zeros(unseen.shape, device=self.device).masked_fill_(unseen, -torch.inf)[:, None]
+
+    def _runs(self, slots: Sequence[int], ends: Sequence[int]) -> list[Run]:
+        """Cut rows, sorted by slot, into neighbours on one shelf."""
+        runs: list[Run] = []
+        for _, places in groupby(range(len(slots)), key=lambda row: (slots[row] - row, slots[row] // SHELF)):
+            rows = list(places)
+            shelf, slot = divmod(slots[rows[0]], SHELF)
+            cache = self._shelves[shelf]
+            assert cache is not None, "a shelf is there once one of its slots is taken"
+            length = max(ends[rows[0] : rows[-1] + 1])
+            if (cache.length - length) * self.model.config.head_dim * 4 <= SKIP:
+                length = cache.length
+            runs.append(Run(cache, slice(rows[0], rows[-1] + 1), slice(slot, slot + len(rows)), length))
+        return runs
 
     def _tensor(self, values: Sequence[int] | Sequence[list[int]]) -> Tensor:
         return torch.tensor(values, device=self.device)
 
     def _seat(self, requests: Sequence[Request]) -> None:
         """Give a slot to those that have none, and room to all."""
-        new = sorted((each.context for each in requests if each.context.slot is None), key=lambda each: each.order)
-        # One position is left over for padding.
-        self._grow(len(new) - len(self._free), 1 + max((each.length for each in requests), default=0))
-        for context in new:
+        new = [each.context for each in requests if each.context.slot is None]
+        for context in sorted(new, key=lambda each: each.order):
+            if not self._free:
+                self._free = list(range(self.slots, self.slots + SHELF))
+                self._shelves.append(None)
             context.slot = heappop(self._free)
+        lengths: dict[int, int] = {}
+        for request in requests:
+            shelf = _slot(request) // SHELF
+            lengths[shelf] = max(lengths.get(shelf, 0), request.length)
+        for shelf, length in lengths.items():
+            self._grow(shelf, length + 1)  # one position is left over for padding
 
-    def _grow(self, missing: int, length: int) -> None:
-        old = self._cache
-        slots = old.slots if missing <= 0 else old.slots + max(missing, old.slots // 2)
-        if length > old.length:
-            length = max(-(-length // LENGTH_STEP) * LENGTH_STEP, old.length * 5 // 4)
-        else:
-            length = old.length
-        if (slots, length) == (old.slots, old.length):
-            return
+    def _grow(self, shelf: int, length: int) -> None:
+        old = self._shelves[shelf]
+        if old is not None:
+            if length <= old.length:
+                return
+            length = max(length, old.length * 5 // 4)
+        length = -(-length // LENGTH_STEP) * LENGTH_STEP
         longest = self.model.config.max_position_embeddings + 1
-        self._cache = Cache(self.model.config, slots, min(length, longest), self.device)
-        self._cache.take(old)
-        self._free += range(old.slots, slots)
-        heapify(self._free)
+        cache = self._shelves[shelf] = Cache(self.model.config, SHELF, min(length, longest), self.device)
+        if old is not None:
+            cache.take(old)
 
     def _reclaim(self) -> None:
+        """Take back the slots of closed contexts, and the memory of shelves that nobody uses."""
+        emptied: set[int] = set()
         while self._released:
             context = self._released.popleft()
             if context.slot is not None:
                 heappush(self._free, context.slot)
+                emptied.add(context.slot // SHELF)
                 context.slot = None
-
-
-def _runs(slots: Sequence[int], ends: Sequence[int]) -> list[Run]:
-    """Cut rows, sorted by slot, where slots are not neighbours, and at multiples of RUN."""
-    runs: list[Run] = []
-    for _, places in groupby(range(len(slots)), key=lambda row: (slots[row] - row, slots[row] // RUN)):
-        rows = list(places)
-        first, stop = rows[0], rows[-1] + 1
-        neighbours = slice(slots[first], slots[stop - 1] + 1)
-        runs.append(Run(slice(first, stop), neighbours, max(ends[first:stop])))
-    return runs
+        free = Counter(slot // SHELF for slot in self._free) if emptied else Counter[int]()
+        for shelf in emptied:
+            if free[shelf] == SHELF:
+                self._shelves[shelf] = None
 
 
 def _slot(request: Request) -> int:

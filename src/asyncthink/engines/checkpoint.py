@@ -5,6 +5,9 @@
     tokenizer.json              tokenizer
     organizer.jinja worker.jinja    how a query becomes a prompt; the model was trained with these
     asyncthink.json             capacity, and the tasks the model knows with their limits
+
+Weights may come in shards (model.safetensors.index.json), and generation_config.json may name the tokens
+that end a text.
 """
 
 from __future__ import annotations
@@ -12,22 +15,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from asyncthink.engines.base import Profile
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import CheckpointError
 
 CONFIG, WEIGHTS, TOKENIZER, PROFILE = "config.json", "model.safetensors", "tokenizer.json", "asyncthink.json"
+SHARDS, GENERATION = "model.safetensors.index.json", "generation_config.json"
 ROLES = ("organizer", "worker")
+_DERIVED = "rotary_emb.inv_freq"
+"""Old checkpoints carry it as a weight; it follows from the config."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +49,8 @@ class Checkpoint:
     profile: Profile
     bos: int | None
     """Token id put before every prompt; None: none."""
+    eos: tuple[int, ...] = ()
+    """Token ids that end a text."""
 
 
 def load_checkpoint(folder: Path, device: torch.device | None = None) -> Checkpoint:
@@ -50,33 +60,92 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> Checkpo
         CheckpointError: a file is missing or broken, or the architecture is not Llama.
     """
     raw = _json(folder / CONFIG)
-    if raw.get("model_type") != "llama":
-        raise CheckpointError(
-            f"{folder}: model_type {raw.get('model_type')!r} is not supported, only 'llama' is"
-        )
-    config = _config(folder, raw)
-    model = Llama(config)
+    _check_architecture(folder, raw)
+    return Checkpoint(
+        model=_model(folder, _config(folder, raw), device or torch.device("cpu")),
+        tokenizer=_tokenizer(folder),
+        templates={role: text for role in ROLES if (text := _text(folder / f"{role}.jinja")) is not None},
+        profile=load_profile(folder),
+        bos=raw.get("bos_token_id"),
+        eos=_eos(folder, raw),
+    )
+
+
+def load_profile(folder: Path) -> Profile:
+    """Read what a model declares about itself, without loading it.
+
+    Raises:
+        CheckpointError: there is no checkpoint in this folder, or the file is broken.
+    """
+    _json(folder / CONFIG)
+    if not (folder / PROFILE).exists():
+        return Profile()
+    raw = _json(folder / PROFILE)
+    return Profile(capacity=raw.get("capacity"), tasks=raw.get("tasks"))
+
+
+def _model(folder: Path, config: LlamaConfig, device: torch.device) -> Llama:
+    with torch.device("meta"):  # nothing is drawn at random that the weights will replace
+        model = Llama(config)
+    tensors = _tensors(folder)
+    if config.tie_word_embeddings and "model.embed_tokens.weight" in tensors:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            shapes = f"{name} is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}"
+            raise CheckpointError(f"{folder}: the weights do not fit {CONFIG}: {shapes}")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """Read the weights, from one file or from shards."""
+    files = [WEIGHTS]
+    if (folder / SHARDS).exists():
+        files = sorted(set(_json(folder / SHARDS).get("weight_map", {}).values()))
+    tensors: dict[str, Tensor] = {}
     try:
-        tensors = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-        if config.tie_word_embeddings:
-            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-        model.load_state_dict(tensors)
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        for name in files:
+            tensors |= {key: value for key, value in load_file(folder / name).items() if _DERIVED not in key}
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: {Path(str(error.filename)).name} is missing") from error
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
-        raise CheckpointError(f"{folder}: the weights do not fit: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder}: {name} is missing") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: {name} cannot be read: {_first_line(error)}") from error
+    return tensors
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    if not (folder / TOKENIZER).exists():
+        raise CheckpointError(f"{folder}: {TOKENIZER} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{folder}: {TOKENIZER} cannot be read: {_first_line(error)}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
-    model.eval().requires_grad_(False)
-    return Checkpoint(
-        model=model.to(device or torch.device("cpu")),
-        tokenizer=tokenizer,
-        templates={role: text for role in ROLES if (text := _text(folder / f"{role}.jinja")) is not None},
-        profile=_profile(folder),
-        bos=raw.get("bos_token_id"),
-    )
+    return tokenizer
+
+
+def _eos(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the ids that end a text: chat models name more of them for generation than in their config."""
+    generation = _json(folder / GENERATION) if (folder / GENERATION).exists() else {}
+    named: Any = generation.get("eos_token_id", raw.get("eos_token_id"))
+    if named is None:
+        return ()
+    return (named,) if isinstance(named, int) else tuple(named)
+
+
+def _check_architecture(folder: Path, raw: Mapping[str, Any]) -> None:
+    expected = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for name, value in expected.items():
+        found = raw.get(name, None if name == "model_type" else value)
+        if found != value:
+            raise CheckpointError(f"{folder}: {name} {found!r} is not supported, only {value!r} is")
 
 
 def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
@@ -98,21 +167,17 @@ def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
         raise CheckpointError(f"{folder}: {CONFIG} is incomplete: {_first_line(error)}") from error
 
 
-def _profile(folder: Path) -> Profile:
-    if not (folder / PROFILE).exists():
-        return Profile()
-    raw = _json(folder / PROFILE)
-    return Profile(capacity=raw.get("capacity"), tasks=raw.get("tasks"))
-
-
 def _json(path: Path) -> dict[str, Any]:
     text = _text(path)
     if text is None:
         raise CheckpointError(f"{path.parent}: no checkpoint folder, {path.name} is missing")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: {_first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: an object is expected")
+    return cast("dict[str, Any]", value)
 
 
 def _text(path: Path) -> str | None:
@@ -152,9 +217,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     checkpoint.tokenizer.save(str(folder / TOKENIZER))
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
-    _write_json(
-        folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names}
-    )
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
     for role, text in checkpoint.templates.items():
         (folder / f"{role}.jinja").write_text(text, encoding="utf-8")
     _write_json(folder / PROFILE, asdict(checkpoint.profile))
@@ -167,6 +230,11 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 
 
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> Template:
+    return _ENVIRONMENT.from_string(template)
+
+
 def render(template: str, *, query: str, capacity: int) -> str:
     """Fill a template that came with a checkpoint, in a sandbox.
 
@@ -174,6 +242,6 @@ def render(template: str, *, query: str, capacity: int) -> str:
         CheckpointError: the template is broken or asks for what it does not get.
     """
     try:
-        return _ENVIRONMENT.from_string(template).render(query=query, capacity=capacity)
+        return _compiled(template).render(query=query, capacity=capacity)
     except TemplateError as error:
         raise CheckpointError(f"the checkpoint's template is broken: {_first_line(error)}") from error

@@ -19,6 +19,8 @@ Rope = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LlamaConfig:
+    """The shape of a model, under the names of Hugging Face's config.json."""
+
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -33,7 +35,7 @@ class LlamaConfig:
 
 
 class Cache:
-    """Keys and values of many sequences, one slot each: [layers, slots, H_kv, S, D]."""
+    """Keys and values of a few sequences, one slot each: [layers, slots, H_kv, S, D]."""
 
     def __init__(self, config: LlamaConfig, slots: int, length: int, device: torch.device) -> None:
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, length, config.head_dim)
@@ -41,56 +43,53 @@ class Cache:
         self.values = torch.zeros(shape, device=device)
 
     @property
-    def slots(self) -> int:
-        return self.keys.shape[1]
-
-    @property
     def length(self) -> int:
         """Positions that each slot can hold."""
         return self.keys.shape[3]
 
     def take(self, old: Cache) -> None:
-        """Copy what a smaller cache holds."""
-        self.keys[:, : old.slots, :, : old.length] = old.keys
-        self.values[:, : old.slots, :, : old.length] = old.values
+        """Copy what a shorter cache holds."""
+        self.keys[:, :, :, : old.length] = old.keys
+        self.values[:, :, :, : old.length] = old.values
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Rows of a batch whose slots lie side by side, so that their cache is read without a copy."""
+    """Rows of a batch whose slots lie side by side, so that they are read without a copy."""
 
+    cache: Cache
     rows: slice
     slots: slice
     length: int
-    """Positions read: the longest of these rows, the new token included."""
+    """Positions read: at least the longest of these rows, new tokens included."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheView:
     """Where a batch writes its new positions and how far it reads."""
 
-    cache: Cache
-    slots: Tensor
-    """[B] slot of each sequence."""
-    length: int
-    """Positions read: the longest sequence of the batch, new tokens included."""
+    runs: Sequence[Run]
+    """All rows, in order."""
     mask: Tensor
-    """[B, 1, T, length], added to the scores: 0 where a query may look, else minus infinity."""
-    runs: Sequence[Run] = ()
-    """All rows, in order, where T is 1; empty: the slots are gathered."""
+    """[B, 1, T, longest run], added to the scores: 0 where a query may look, else minus infinity."""
 
 
 class RMSNorm(nn.Module):
+    """Scale to unit root mean square, [..., width]."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the shape that comes in."""
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class Attention(nn.Module):
+    """Causal self-attention of one layer, with or without a cache."""
+
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__()
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -101,38 +100,42 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rope: Rope, positions: Tensor, view: CacheView | None) -> Tensor:
+        """[B, T, hidden] to the same; `positions` is [B, T]."""
         batch, length, _ = x.shape
-        q = rotate(self.q_proj(x).view(batch, length, self.heads, self.head_dim), rope).transpose(1, 2)
-        k = rotate(self.k_proj(x).view(batch, length, self.kv_heads, self.head_dim), rope).transpose(1, 2)
-        v = self.v_proj(x).view(batch, length, self.kv_heads, self.head_dim).transpose(1, 2)
-        grouped = self.heads != self.kv_heads
-        if view is None:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        q = rotate(self.q_proj(x).view(batch, length, self.heads, self.head_dim), rope)
+        k = rotate(self.k_proj(x).view(batch, length, self.kv_heads, self.head_dim), rope)
+        v = self.v_proj(x).view(batch, length, self.kv_heads, self.head_dim)
+        if view is not None:
+            out = torch.cat([self._attend(run, q, k, v, positions, view.mask) for run in view.runs])
         else:
-            keys, values = view.cache.keys[self.layer], view.cache.values[self.layer]
-            where = view.slots[:, None].expand_as(positions)
-            keys[where, :, positions] = k.transpose(1, 2)
-            values[where, :, positions] = v.transpose(1, 2)
-            if view.runs:
-                out = self._attend_runs(q, keys, values, view)
-            else:
-                k, v = keys[view.slots, :, : view.length], values[view.slots, :, : view.length]
-                out = F.scaled_dot_product_attention(q, k, v, attn_mask=view.mask, enable_gqa=grouped)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            grouped = self.heads != self.kv_heads
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+        return self.o_proj(out.reshape(batch, length, -1))
 
-    def _attend_runs(self, q: Tensor, keys: Tensor, values: Tensor, view: CacheView) -> Tensor:
-        """Attend with one query a row, [B, H, 1, D], run by run; reading the cache is what takes the time."""
-        batch = q.shape[0]
-        q = q.reshape(batch, self.kv_heads, -1, self.head_dim) * self.head_dim**-0.5
-        outs: list[Tensor] = []
-        for run in view.runs:
-            scores = q[run.rows] @ keys[run.slots, :, : run.length].transpose(-1, -2)
-            scores += view.mask[run.rows, ..., : run.length]
-            outs.append(scores.softmax(-1) @ values[run.slots, :, : run.length])
-        return torch.cat(outs).view(batch, self.heads, 1, self.head_dim)
+    def _attend(self, run: Run, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Write the new positions of a run and attend to all of them: [rows, T, H, D]."""
+        keys, values = run.cache.keys[self.layer, run.slots], run.cache.values[self.layer, run.slots]
+        q, places, mask = q[run.rows], positions[run.rows], mask[run.rows, ..., : run.length]
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        keys[rows, :, places] = k[run.rows]
+        values[rows, :, places] = v[run.rows]
+        keys, values = keys[:, :, : run.length], values[:, :, : run.length]
+        if q.shape[1] > 1:
+            grouped = self.heads != self.kv_heads
+            out = F.scaled_dot_product_attention(
+                q.transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=grouped
+            )
+            return out.transpose(1, 2)
+        # One query a row: the heads that share keys take the place of the queries.
+        shared = q.view(len(q), self.kv_heads, -1, self.head_dim) * self.head_dim**-0.5
+        scores = (shared @ keys.transpose(-1, -2)).add_(mask)
+        return (scores.softmax(-1) @ values).view(q.shape)
 
 
 class MLP(nn.Module):
+    """The gated feed-forward half of a layer."""
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -140,10 +143,13 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, hidden] to the same."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Block(nn.Module):
+    """One layer."""
+
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -152,11 +158,14 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, rope: Rope, positions: Tensor, view: CacheView | None) -> Tensor:
+        """[B, T, hidden] to the same; `positions` is [B, T]."""
         x = x + self.self_attn(self.input_layernorm(x), rope, positions, view)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Body(nn.Module):
+    """Everything below the output head."""
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)

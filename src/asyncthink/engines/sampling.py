@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def choose(
         drawn = _draw(logits[rows].double().cpu(), [samplings[r] for r in rows], [uniforms[r] for r in rows])
         tokens[rows] = drawn.to(tokens.device)
     logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    return tokens.tolist(), logprobs.tolist()
+    return cast("list[int]", tokens.tolist()), cast("list[float]", logprobs.tolist())
 
 
 def _draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:

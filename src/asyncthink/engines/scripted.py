@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -119,6 +119,7 @@ class ScriptedSession:
         self._next = 0
         self._closed = False
         unit.members += 1
+        self._arrive = unit.lockstep.arrive
         unit.lockstep.wake(self)
 
     @asynccontextmanager
@@ -127,14 +128,15 @@ class ScriptedSession:
     ) -> AsyncIterator[AsyncIterator[Chunk]]:
         """Play on; see `Session.decode`. Sampling changes nothing."""
         del sampling
-        yield self._play(tuple(stops), max_tokens)
+        async with aclosing(self._play(tuple(stops), max_tokens)) as chunks:
+            yield chunks
 
-    async def _play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncIterator[Chunk]:
+    async def _play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncGenerator[Chunk, None]:
         written = ""
         for _ in range(max_tokens):
             if self._next == len(self._tokens):
                 return
-            tick = await self._unit.lockstep.arrive(self)
+            tick = await self._arrive(self)
             if self._engine.delay:
                 await self._until(tick)
             text = self._tokens[self._next]

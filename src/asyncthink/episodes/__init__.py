@@ -1,6 +1,7 @@
 """The record: what happened in a thought, what it cost, and where it is kept. Pure but for the store.
 
-`events` happen, `fold` makes the `record` of them, `clock` says who decoded when, `metrics` measures, `store` keeps.
+`events` happen, `fold` makes the `record` of them, `clock` says who decoded when, `metrics` measures,
+`store` keeps.
 """
 
 from asyncthink.episodes.clock import Schedule, Turn, Wait, schedule

@@ -8,7 +8,7 @@ first served; the organizer stands still at a join until that worker is done:
 Every organizer has its own pool of the same capacity; to the organizer above it, its length n is its own T.
 A worker that never ended holds its slot for good. Workers that were never joined count neither in T nor among
 the active. A fork that finds every slot taken overflows; one that never gets a slot (capacity 1) starts
-nothing, and a join of it costs no wait.
+nothing, and a join of it costs no wait. A worker that was refused takes no slot and costs no wait either.
 
 Order at equal token counts: forks, then joins, then insertions; among equals the order of the forks. A join
 ends its chunk, so whatever else that chunk completed came before it, and what was inserted comes behind it.
@@ -18,46 +18,15 @@ ends its chunk, so whatever else that chunk completed came before it, and what w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapreplace
 from itertools import accumulate
-from typing import Protocol
 
-from asyncthink.episodes.record import Episode, Outcome, SegmentKind, Trace, Value
+from asyncthink.episodes.agents import Agent, agents
+from asyncthink.episodes.record import Episode, Value
 
 _NEVER = 1 << 62
-_UNENDED = (Outcome.UNJOINED, Outcome.CANCELLED)
-
-
-class Part(Protocol):
-    """A stretch of context, finished or still growing."""
-
-    @property
-    def kind(self) -> SegmentKind: ...
-    @property
-    def n_tokens(self) -> int: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Agent:
-    """What the clock needs to know of one trace."""
-
-    path: str
-    own: int
-    """Ticks of its own work: `Trace.ticks` where given, else its decoded tokens."""
-    forked_at: int
-    """Tokens its parent had decoded when the fork was complete; 0 for the root."""
-    joined_at: int | None
-    """Tokens its parent had decoded when it was joined, at least `forked_at`; None: never joined."""
-    ended: bool
-    """False: it holds its slot for good. One that was joined has ended, if only because the wait for it did."""
-    inserts: list[tuple[int, int]]
-    """(tokens decoded before, tokens inserted): insertions that are to cost ticks."""
-
-    @property
-    def parent(self) -> str:
-        return self.path.rpartition("/")[0]
 
 
 class Turn(Value, frozen=True, kw_only=True):
@@ -122,43 +91,8 @@ def schedule(episode: Episode, *, with_inserted: bool = False) -> Schedule:
     return arrange(agents(episode.traces, with_inserted=with_inserted), episode.capacity)
 
 
-def agents(traces: Iterable[Trace], *, with_inserted: bool = False) -> list[Agent]:
-    """Return what the clock needs to know of each trace."""
-    return [
-        agent(one.path, one.segments, one.outcome, one.ticks, one.forked_at, one.joined_at, with_inserted)
-        for one in traces
-    ]
-
-
-def agent(
-    path: str,
-    parts: Iterable[Part],
-    outcome: Outcome | None,
-    ticks: int | None,
-    forked_at: int | None,
-    joined_at: int | None,
-    with_inserted: bool,
-) -> Agent:
-    """Return what the clock needs to know of an agent; one still at work (outcome None) might end at once."""
-    decoded, inserts = 0, list[tuple[int, int]]()
-    for part in parts:
-        if part.kind is SegmentKind.DECODED:
-            decoded += part.n_tokens
-        elif part.kind is SegmentKind.INSERTED and with_inserted:
-            inserts.append((decoded, part.n_tokens))
-    forked = forked_at or 0
-    return Agent(
-        path=path,
-        own=decoded if ticks is None else ticks,
-        forked_at=forked,
-        joined_at=None if joined_at is None else max(forked, joined_at),
-        ended=joined_at is not None or outcome not in _UNENDED,
-        inserts=inserts,
-    )
-
-
 def arrange(everyone: Sequence[Agent], capacity: int) -> Schedule:
-    """Put agents on the clock, the root first; agents still at work give T so far, never too much of it."""
+    """Put agents on the clock, the root first."""
     below: dict[str, list[Agent]] = {one.path: [] for one in everyone}
     for one in everyone[1:]:
         below.get(one.parent, []).append(one)
@@ -166,25 +100,23 @@ def arrange(everyone: Sequence[Agent], capacity: int) -> Schedule:
     for one in sorted(everyone, key=_depth, reverse=True):
         courses[one.path] = _run(one, below[one.path], courses, capacity - 1)
     turns: dict[str, Turn] = {}
+    for one in sorted(everyone, key=_depth):
+        turns[one.path] = _turn(one, one is everyone[0], courses, turns.get(one.parent))
     joins: list[Wait] = []
     overflows: list[tuple[int, str]] = []
-    for one in sorted(everyone, key=_depth):
-        root, parent = one is everyone[0], turns.get(one.parent)
-        start = 0 if root else None
-        if parent is not None and parent.start is not None:
-            ahead = courses[one.parent].starts.get(one.path)
-            start = None if ahead is None else parent.start + ahead
-        counted = root or (one.joined_at is not None and parent is not None and parent.counted)
-        course = courses[one.path]
-        turns[one.path] = course.turn(start, ended=one.ended or root, counted=counted)
+    for path, course in courses.items():
+        start = turns[path].start
         if start is not None:
             joins += (Wait(path=p, arrived=start + a, resumed=start + b) for p, a, b in course.waits)
-            overflows += ((start + tick, path) for tick, path in course.overflows)
+            overflows += ((start + tick, child) for tick, child in course.overflows)
     joins.sort(key=lambda wait: wait.arrived)
     overflows.sort(key=lambda pair: pair[0])
-    total = courses[everyone[0].path].now if everyone else 0
-    order = {one.path: turns[one.path] for one in everyone}
-    return Schedule(total=total, turns=order, joins=tuple(joins), overflows=tuple(path for _, path in overflows))
+    return Schedule(
+        total=courses[everyone[0].path].now if everyone else 0,
+        turns={one.path: turns[one.path] for one in everyone},
+        joins=tuple(joins),
+        overflows=tuple(path for _, path in overflows),
+    )
 
 
 def _depth(one: Agent) -> int:
@@ -208,11 +140,20 @@ class _Course:
             self.now += ticks
             self.spans.append((begun, self.now))
 
-    def turn(self, start: int | None, *, ended: bool, counted: bool) -> Turn:
-        if start is None:
-            return Turn(start=None, end=None, spans=(), counted=counted)
-        spans = tuple((start + a, start + b) for a, b in self.spans)
-        return Turn(start=start, end=start + self.now if ended else None, spans=spans, counted=counted)
+
+def _turn(one: Agent, root: bool, courses: dict[str, _Course], parent: Turn | None) -> Turn:
+    """Move an agent's course to where it stands on the whole episode's clock."""
+    start = 0 if root else None
+    if parent is not None and parent.start is not None:
+        ahead = courses[one.parent].starts[one.path]
+        start = None if ahead is None else parent.start + ahead
+    counted = root or (one.joined_at is not None and parent is not None and parent.counted)
+    if start is None:
+        return Turn(start=None, end=None, spans=(), counted=counted)
+    course = courses[one.path]
+    spans = tuple((start + a, start + b) for a, b in course.spans)
+    end = start + course.now if one.ended or root else None
+    return Turn(start=start, end=end, spans=spans, counted=counted)
 
 
 def _run(one: Agent, children: list[Agent], courses: dict[str, _Course], slots: int) -> _Course:
@@ -240,6 +181,9 @@ def _run(one: Agent, children: list[Agent], courses: dict[str, _Course], slots: 
 
 def _fork(course: _Course, child: Agent, length: int, free: list[int]) -> int:
     """Start a worker at the earliest free slot; return the tick of its end."""
+    if child.refused:
+        course.starts[child.path] = None
+        return _NEVER
     first = free[0] if free else _NEVER
     if first > course.now:
         course.overflows.append((course.now, child.path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,18 +14,18 @@ _BLOCK = 1 << 16
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Generator[None]:
     """Turn what the system refuses into a `RecordError` of one line."""
     try:
         yield
     except OSError as error:
         raise RecordError(f"{error.filename or path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path} holds a file that is no text: {error.reason}") from error
+    except UnicodeError as error:
+        raise RecordError(f"{path}: a file that is no text: {one_line(error)}") from error
 
 
 @contextmanager
-def closed_on_error(fd: int) -> Iterator[None]:
+def closed_on_error(fd: int) -> Generator[None]:
     """Close the file, which also unlocks it, where the block fails."""
     try:
         yield
@@ -46,7 +46,9 @@ def lock(file: Path, *, create: bool) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecordError(f"{file} is being written by another process: wait for it, or stop it") from None
+            raise RecordError(
+                f"{file} is being written by another process: wait for it, or stop it"
+            ) from None
     return fd
 
 
@@ -93,3 +95,8 @@ def cut_tail(fd: int) -> int:
         os.ftruncate(fd, keep)
         os.fsync(fd)
     return size - keep
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split())

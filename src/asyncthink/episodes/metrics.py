@@ -44,7 +44,7 @@ class Metrics(Value, frozen=True, kw_only=True):
     overrun_tokens: int
     """Tokens decoded past a cut and dropped; in no other figure [D]."""
     forks: int
-    """Workers that were forked; a fork that started nothing is not among them [D]."""
+    """Traces below the organizer: workers, those refused by a budget included, or parallel traces [D]."""
     joins: int
     """Workers that were joined [D]."""
     waits: tuple[JoinWait, ...]

@@ -19,6 +19,8 @@ SCHEMA = 1
 
 
 class SegmentKind(StrEnum):
+    """Who put a stretch of text into a context."""
+
     PROMPT = "prompt"
     """What the model was given at the start."""
     DECODED = "decoded"
@@ -28,6 +30,8 @@ class SegmentKind(StrEnum):
 
 
 class Role(StrEnum):
+    """What an agent is in its episode."""
+
     ORGANIZER = "organizer"
     WORKER = "worker"
 
@@ -45,6 +49,8 @@ class Outcome(StrEnum):
     """A budget ran out; `cause` names it."""
     ENGINE_ERROR = "engine_error"
     """The engine failed; `cause` says how."""
+    REFUSED = "refused"
+    """A worker that was never started: there is none of that name, or a budget forbids; `cause` says so."""
     FAILED = "failed"
     """A worker that is no model raised an exception; `cause` names it."""
     UNJOINED = "unjoined"

@@ -74,7 +74,9 @@ class _Actor:
         return self.start is not None and not self.todo and not self.working
 
     def will_start(self, child: _Actor) -> bool:
-        """Never-ended workers ahead of it hold their slots for good."""
+        """Never-ended workers ahead of it hold their slots for good; one that was refused asks for none."""
+        if child.agent.refused:
+            return False
         ahead = self.children[: self.children.index(child)]
         return sum(not one.agent.ended for one in ahead) < self.slots
 
@@ -88,7 +90,7 @@ class _Actor:
             self.todo.popleft()
             if isinstance(step, _Insert):
                 self.busy = step.n
-            elif isinstance(step, _Fork):
+            elif isinstance(step, _Fork) and not step.child.agent.refused:
                 if len(self.running) >= self.slots:
                     self.overflows.append(step.child.agent.path)
                 self.queue.append(step.child)

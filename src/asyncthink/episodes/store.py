@@ -12,28 +12,22 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from tomllib import TOMLDecodeError, loads
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import msgspec
 
-from asyncthink.episodes import files
+from asyncthink.episodes import configuration, files
 from asyncthink.episodes.record import Episode, decode, encode
 from asyncthink.errors import RecordError
 
-_SECRET = re.compile(
-    r"(api_?key|password|passwd|secret|credentials?|(access|auth|bearer|hf)_?token)$", re.IGNORECASE
-)
-
 
 class RunDirectory:
-    """One run on disk: `open` it to read; `create` or `resume` it to be its one writer, best in a `with` block."""
+    """One run on disk: `open` it to read; `create` or `resume` it, best with `with`, to be its one writer."""
 
     def __init__(self, path: Path, config: str, manifest: Mapping[str, Any], fd: int | None = None) -> None:
         self.path = path
@@ -59,7 +53,8 @@ class RunDirectory:
                 no JSON, or either holds a secret.
         """
         path, whole = Path(path), {**_versions(), **manifest}
-        _refuse_secrets({**_flat(_toml(config, "the configuration")), **_flat(whole)})
+        configuration.refuse_secrets(configuration.toml(config, "the configuration"))
+        configuration.refuse_secrets(whole)
         written = _json(whole)
         with files.told(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +63,7 @@ class RunDirectory:
                 if (path / "manifest.json").exists() or os.fstat(fd).st_size:
                     raise RecordError(f"{path} already holds a run: resume it, or name another folder")
                 file = path / "config.toml"
-                if file.exists() and file.read_text(encoding="utf-8") != config:
+                if file.exists() and file.read_bytes() != config.encode():
                     raise RecordError(f"{file} belongs to something else: name another folder")
                 files.replace(file, config.encode())
                 files.replace(path / "manifest.json", written)
@@ -89,8 +84,8 @@ class RunDirectory:
             try:
                 manifest = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
             except msgspec.DecodeError as error:
-                raise RecordError(f"{file} is broken: {_one_line(error)}") from error
-            return cls(path, (path / "config.toml").read_text(encoding="utf-8"), manifest)
+                raise RecordError(f"{file} is broken: {files.one_line(error)}") from error
+            return cls(path, (path / "config.toml").read_bytes().decode(), manifest)
 
     @classmethod
     def resume(cls, path: str | Path, config: str | None = None) -> Self:
@@ -105,7 +100,7 @@ class RunDirectory:
         """
         run = cls.open(path)
         if config is not None:
-            _refuse_changes(run.path, run.config, config)
+            configuration.refuse_changes(run.path, run.config, config)
         with files.told(run.path):
             fd = files.lock(run.path / "episodes.jsonl", create=False)
             with files.closed_on_error(fd):
@@ -123,7 +118,7 @@ class RunDirectory:
             line = encode(episode)
             decode(line)
         except (UnicodeEncodeError, TypeError, RecordError) as error:
-            raise RecordError(f"episode {episode.id!r} cannot be stored: {_one_line(error)}") from error
+            raise RecordError(f"episode {episode.id!r} cannot be stored: {files.one_line(error)}") from error
         with self._turn, files.told(self.path):
             if self._fd is None:
                 raise RecordError(f"{self.path} is not open for writing: create or resume the run")
@@ -143,8 +138,8 @@ class RunDirectory:
                     return
                 try:
                     episode = decode(line)
-                except (RecordError, UnicodeDecodeError) as error:
-                    raise RecordError(f"{file} line {number}: {_one_line(error)}") from error
+                except (RecordError, UnicodeDecodeError, RecursionError) as error:
+                    raise RecordError(f"{file} line {number}: {files.one_line(error)}") from error
                 yield episode
 
     def close(self) -> None:
@@ -175,47 +170,8 @@ def _versions() -> dict[str, Any]:
     return {"asyncthink": ours, "python": platform.python_version(), "created": created}
 
 
-def _toml(text: str, what: str) -> dict[str, Any]:
-    try:
-        return loads(text)
-    except TOMLDecodeError as error:
-        raise RecordError(f"{what} is no TOML: {_one_line(error)}") from error
-
-
 def _json(value: Any) -> bytes:
     try:
         return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
     except (TypeError, ValueError) as error:
-        raise RecordError(f"the manifest is no JSON: {_one_line(error)}") from error
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Return dotted names -> leaves."""
-    items: list[tuple[str, Any]] = []
-    if isinstance(value, Mapping):
-        named = cast("Mapping[Any, Any]", value)
-        items = [(f"{name}.{key}" if name else str(key), one) for key, one in named.items()]
-    elif isinstance(value, list):
-        items = [(f"{name}[{i}]", one) for i, one in enumerate(cast("list[Any]", value))]
-    return {k: v for inner, one in items for k, v in _flat(one, inner).items()} if items else {name: value}
-
-
-def _refuse_changes(path: Path, before: str, after: str) -> None:
-    old, new = _flat(_toml(before, f"{path / 'config.toml'}")), _flat(_toml(after, "the configuration"))
-    missing = object()
-    changed = sorted(k for k in old.keys() | new.keys() if repr(old.get(k, missing)) != repr(new.get(k, missing)))
-    if changed:
-        raise RecordError(
-            f"{path} was made with another configuration, changed: {', '.join(changed)}: "
-            "resume it with its own, or name another folder"
-        )
-
-
-def _refuse_secrets(leaves: Mapping[str, Any]) -> None:
-    secret = sorted(name for name, value in leaves.items() if value and _SECRET.search(name))
-    if secret:
-        raise RecordError(f"a run never stores secrets: take {', '.join(secret)} out and use the environment")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise RecordError(f"the manifest is no JSON: {files.one_line(error)}") from error

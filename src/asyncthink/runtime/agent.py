@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from asyncthink.engines.base import Chunk, Engine, Message, Sampling, Session
-from asyncthink.episodes.events import Began, Event, Text
+from asyncthink.episodes.events import Event, Text
 from asyncthink.episodes.record import Outcome, Role, SegmentKind
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Join, Return
 from asyncthink.protocol.parser import Parser
 from asyncthink.runtime.budget import Allowance, Meter
 
-TAIL = 16
+LONGEST_STOP = 16
 """Characters that any stop string fits into."""
 
 
@@ -75,27 +75,27 @@ class Agent:
     ) -> None:
         self.stage, self.session, self.parser, self.role, self.path = stage, session, parser, role, path
         limits = stage.meter.limits
-        own = limits.worker_tokens if role is Role.WORKER else limits.organizer_tokens
+        own = limits.max_worker_tokens if role is Role.WORKER else limits.max_organizer_tokens
         self.allowance = Allowance(stage.meter, own, stage.engine.capabilities.context)
         self.allowance.tick = tick
         self.allowance.length = session.prompt.n_tokens
         self.overrun = 0
 
     def begin(self) -> None:
-        """Tell that the agent has its prompt and begins."""
-        self.stage.emit(Began(path=self.path, wall=self.stage.now()))
+        """Record the prompt."""
         self._text(SegmentKind.PROMPT, self.session.prompt)
 
     async def decode(self, act: Callable[[Action], None]) -> Action | None:
         """Decode up to a join, answer or return, and give it back; None if the text ends without one.
 
-        Every other action is handed to `act` the moment it is complete.
+        Every other action is handed to `act` the moment it is complete. What a budget cuts short is no
+        mistake of the model: a tag that is still open then is not reported.
         """
-        streaming = self.stage.engine.capabilities.streaming
+        watched = self.stage.engine.capabilities.streaming and self.role is Role.ORGANIZER
         resumed = True
         while resumed and self.allowance.left() > 0:
-            stops = tags.STREAMED_STOPS if streaming else self.parser.stops
-            tail = ""
+            stops = tags.STREAMED_STOPS if watched else self.parser.stops
+            text = ""
             async with self.session.decode(stops, self.allowance.left(), self.stage.sampling) as chunks:
                 async for chunk in chunks:
                     if self.allowance.left() <= 0:
@@ -103,10 +103,11 @@ class Agent:
                         break
                     if last := self._take(chunk, act):
                         return last
-                    tail = (tail + chunk.text)[-TAIL:]
-            resumed = tail.endswith(stops)
-        for parsed in self.parser.close():
-            act(parsed.action)
+                    text = text[-LONGEST_STOP:] + chunk.text
+            resumed = any(stop in text for stop in stops)
+        if self.allowance.left() > 0:
+            for parsed in self.parser.close():
+                act(parsed.action)
         return None
 
     def _take(self, chunk: Chunk, act: Callable[[Action], None]) -> Action | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import anyio
 
@@ -16,7 +17,6 @@ from asyncthink.episodes.record import Outcome
 from asyncthink.protocol.actions import FormatError
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.organizer import ModelOrganizer
-from asyncthink.runtime.pool import Pool
 
 Merge = Callable[[Sequence[str]], str]
 
@@ -37,12 +37,12 @@ async def think_alone(stage: Stage, query: str, traces: int, merge: Merge) -> Re
     results: dict[str, Result] = {}
 
     async def run(organizer: ModelOrganizer) -> None:
-        async with anyio.create_task_group() as nobody:
-            try:
-                result = await organizer.run(Pool(stage, nobody, {}, 0))
-            except anyio.get_cancelled_exc_class():
-                organizer.tell_end(organizer.agent.result(Outcome.CANCELLED))
-                raise
+        try:
+            with closing(organizer.session):
+                result = await organizer.run(None)
+        except anyio.get_cancelled_exc_class():
+            organizer.tell_end(organizer.agent.result(Outcome.CANCELLED))
+            raise
         results[organizer.path] = result
         if organizer.path != "0":
             organizer.tell_end(result)

@@ -11,23 +11,24 @@ from asyncthink.errors import UsageError
 class Limits:
     """Limits of one episode; None: none. Whatever runs out is recorded as the outcome's cause."""
 
-    tokens: int | None = None
+    max_tokens: int | None = None
     """Decoded tokens of all agents together."""
-    critical_path: int | None = None
+    max_critical_path: int | None = None
     """Ticks of the virtual clock: nothing is decoded after this one."""
-    organizer_tokens: int | None = None
+    max_organizer_tokens: int | None = None
     """Decoded tokens of the organizer, or of each trace of parallel thinking."""
-    worker_tokens: int | None = None
+    max_worker_tokens: int | None = None
     """Decoded tokens of each worker."""
-    forks: int | None = None
+    max_forks: int | None = None
     """Workers that are started."""
-    wall_seconds: float | None = None
+    deadline: float | None = None
+    """Wall seconds from the episode's start."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value >= (1 if field.name != "forks" else 0):
-                raise UsageError(f"{field.name} must be at least {int(field.name != 'forks')}, not {value}")
+            if value is not None and not (value > 0 or (value == 0 and field.name == "max_forks")):
+                raise UsageError(f"{field.name} must be above 0, not {value}")
 
 
 class Meter:
@@ -40,10 +41,10 @@ class Meter:
 
     def fork(self) -> str | None:
         """Count a fork before it is dispatched; return why it may not be, or None."""
-        if self.limits.forks is not None and self.forks >= self.limits.forks:
-            return f"the limit of {self.limits.forks} forks is reached"
-        if self.limits.tokens is not None and self.tokens >= self.limits.tokens:
-            return f"the limit of {self.limits.tokens} tokens is reached"
+        if self.limits.max_forks is not None and self.forks >= self.limits.max_forks:
+            return f"the limit of {self.limits.max_forks} forks is reached"
+        if self.limits.max_tokens is not None and self.tokens >= self.limits.max_tokens:
+            return f"the limit of {self.limits.max_tokens} tokens is reached"
         self.forks += 1
         return None
 
@@ -77,12 +78,12 @@ class Allowance:
         if self.context is not None:
             room = self.context - self.length
             rest = min(rest, (room, f"the model's context of {self.context} tokens is full"))
-        if limits.tokens is not None:
-            room = limits.tokens - self.meter.tokens
-            rest = min(rest, (room, f"the limit of {limits.tokens} tokens is reached"))
-        if limits.critical_path is not None:
-            room = limits.critical_path - self.tick
-            rest = min(rest, (room, f"the critical path's limit of {limits.critical_path} is reached"))
+        if limits.max_tokens is not None:
+            room = limits.max_tokens - self.meter.tokens
+            rest = min(rest, (room, f"the limit of {limits.max_tokens} tokens is reached"))
+        if limits.max_critical_path is not None:
+            room = limits.max_critical_path - self.tick
+            rest = min(rest, (room, f"the critical path's limit of {limits.max_critical_path} is reached"))
         return rest
 
     def spend(self, n_tokens: int) -> None:

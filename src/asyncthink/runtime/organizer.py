@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import anyio
 
-from asyncthink.episodes.events import Ended, Faulted, Joined, Opened
+from asyncthink.episodes.events import Began, Ended, Faulted, Joined, Opened
 from asyncthink.episodes.record import FormatFault, Outcome, Role
 from asyncthink.errors import EngineError
 from asyncthink.protocol import tags
@@ -35,40 +36,50 @@ class ModelOrganizer:
         self.agent = Agent(stage, self.session, OrganizerParser(), role=Role.ORGANIZER, path=path)
         self.rules = Rules()
 
-    async def run(self, pool: Pool) -> Result:
-        """Think the query through. A failure of the engine, or a budget's end, is a result."""
-        seconds = self.stage.meter.limits.wall_seconds
+    async def run(self, pool: Pool | None) -> Result:
+        """Think the query through. A failure of the engine, or a budget's end, is a result.
+
+        The session is left open, for the caller to close.
+
+        Args:
+            pool: where forks go; None for one who thinks alone: a fork then overflows and starts nothing.
+        """
+        seconds = self.stage.meter.limits.deadline
         try:
             with anyio.move_on_after(seconds):
                 return await self._think(pool)
             return self.agent.result(Outcome.BUDGET, cause=f"the limit of {seconds} seconds is reached")
         except EngineError as error:
             return self.agent.result(Outcome.ENGINE_ERROR, cause=str(error))
-        finally:
-            self.session.close()
 
-    async def _think(self, pool: Pool) -> Result:
+    async def _think(self, pool: Pool | None) -> Result:
+        self.stage.emit(Began(path=self.path, wall=self.stage.now()))
         self.agent.begin()
         while isinstance(last := await self.agent.decode(lambda action: self._act(action, pool)), Join):
             await self._join(last, pool)
-        return self.agent.ended(last.text if isinstance(last, Answer) else None)
+        return self.agent.ended(tags.unescape(last.text) if isinstance(last, Answer) else None)
 
-    def _act(self, action: Action, pool: Pool) -> None:
+    def _act(self, action: Action, pool: Pool | None) -> None:
         legal = self._judge(action)
         if isinstance(action, Fork) and legal:
             spent = self.agent.allowance
-            budget = self.stage.meter.fork()
-            pool.dispatch(self.path, action, at=spent.used, tick=spent.tick, budget=budget)
+            if pool is None:
+                self.fault(FormatError.POOL_OVERFLOW)
+            else:
+                budget = self.stage.meter.fork()
+                pool.dispatch(self.path, action, at=spent.used, tick=spent.tick, budget=budget)
 
-    async def _join(self, join: Join, pool: Pool) -> None:
+    async def _join(self, join: Join, pool: Pool | None) -> None:
         if not self._judge(join):
             self.agent.insert(tags.joined(join.index, ""))
             return
-        spent = self.agent.allowance
-        self.stage.emit(Joined(path=f"{self.path}/{join.index}", joined_at=spent.used))
-        job = await pool.join(join.index, self.session)
-        spent.tick = max(spent.tick, job.end_tick)
-        text = job.result.text if job.result else None
+        text = None
+        if pool is not None:
+            spent = self.agent.allowance
+            self.stage.emit(Joined(path=f"{self.path}/{join.index}", joined_at=spent.used))
+            job = await pool.join(join.index, self.session)
+            spent.tick = max(spent.tick, job.end_tick)
+            text = job.result.text if job.result else None
         self.agent.insert(tags.joined(join.index, tags.NO_RESULT if text is None else text))
 
     def _judge(self, action: Action) -> bool:
@@ -98,16 +109,24 @@ class ModelOrganizer:
 async def organize(stage: Stage, query: str, workers: Mapping[str, Worker]) -> Result:
     """Run one organizer with its pool of `stage.capacity - 1` workers; none outlives it."""
     organizer = ModelOrganizer(stage, query)
+    # Its session stays awake until the workers are gone: they decode nothing behind the answer.
+    with closing(organizer.session):
+        return await _organize(stage, organizer, workers)
+
+
+async def _organize(stage: Stage, organizer: ModelOrganizer, workers: Mapping[str, Worker]) -> Result:
     async with anyio.create_task_group() as group:
-        pool = Pool(stage, group, workers, stage.capacity - 1)
+        pool = Pool(stage, group, workers, stage.capacity - 1) if stage.capacity > 1 else None
         try:
             result = await organizer.run(pool)
         except anyio.get_cancelled_exc_class():
-            pool.dismiss(Outcome.CANCELLED)
             organizer.tell_end(organizer.agent.result(Outcome.CANCELLED))
+            if pool:
+                pool.dismiss(Outcome.CANCELLED)
             raise
         if result.text is None and result.outcome is not Outcome.ENGINE_ERROR:
             organizer.fault(FormatError.NO_ANSWER)
         organizer.tell_end(result)
-        pool.dismiss(Outcome.UNJOINED)
+        if pool:
+            pool.dismiss(Outcome.UNJOINED)
     return result

@@ -14,8 +14,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asyncthink.engines.base import Session
-from asyncthink.episodes.events import Ended, Opened
+from asyncthink.episodes.events import Began, Ended, Opened
 from asyncthink.episodes.record import Outcome, Role
+from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Fork
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.worker import Assignment, Worker
@@ -45,7 +46,6 @@ class Pool:
 
     def __init__(self, stage: Stage, group: TaskGroup, workers: Mapping[str, Worker], slots: int) -> None:
         self.stage, self.group, self.workers = stage, group, workers
-        self.slots = slots
         self.free = slots
         self.jobs: dict[int, Job] = {}
         self.queue: deque[Job] = deque()
@@ -60,17 +60,16 @@ class Pool:
             budget: why it may not be started, or None.
         """
         path = f"{parent}/{fork.index}"
-        event = Opened(path=path, role=Role.WORKER, query=fork.query, to=fork.to, forked_at=at)
-        self.stage.emit(event)
+        query = tags.unescape(fork.query)
+        self.stage.emit(Opened(path=path, role=Role.WORKER, query=query, to=fork.to, forked_at=at))
         worker = self.workers.get(fork.to or DEFAULT)
-        job = Job(path=path, query=fork.query, worker=worker or self.workers[DEFAULT], tick=tick)
+        job = Job(path=path, query=query, worker=worker or self.workers[DEFAULT], tick=tick)
         self.jobs[fork.index] = job
         if worker is None:
             cause = f"there is no worker {fork.to!r}"
-            self._end(job, Result(outcome=Outcome.NO_RESULT, cause=cause))
-        elif budget or not self.slots:
-            cause = budget or "a pool of capacity 1 has no workers"
-            self._end(job, Result(outcome=Outcome.BUDGET, cause=cause))
+            self._end(job, Result(outcome=Outcome.REFUSED, cause=cause))
+        elif budget:
+            self._end(job, Result(outcome=Outcome.REFUSED, cause=budget))
         elif self.free:
             self._start(job)
         else:
@@ -78,6 +77,7 @@ class Pool:
 
     def _start(self, job: Job) -> None:
         self.free -= 1
+        self.stage.emit(Began(path=job.path, wall=self.stage.now()))
         assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick)
         self.group.start_soon(self._run, job, job.worker.work(assignment))
 

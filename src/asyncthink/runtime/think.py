@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -143,9 +143,13 @@ class Organization:
         send, receive = anyio.create_memory_object_stream[Event](float("inf"))
         async with anyio.create_task_group() as group, receive:
 
+            def emit(event: Event) -> None:
+                with suppress(anyio.BrokenResourceError):  # nobody listens any more
+                    send.send_nowait(event)
+
             async def run() -> None:
                 with send:
-                    await self._run(query, seed, send.send_nowait)
+                    await self._run(query, seed, emit)
 
             group.start_soon(run)
             yield receive

@@ -22,7 +22,7 @@ class Assignment:
     stage: Stage
     path: str
     query: str
-    """As the organizer wrote it: another agent's text, to be escaped before a model reads it."""
+    """Another agent's text, unescaped: to be escaped before a model reads it."""
     tick: int
     """The virtual clock when it starts."""
 
@@ -63,7 +63,7 @@ class ModelWorker:
         try:
             agent.begin()
             last = await agent.decode(_ignore)
-            return agent.ended(last.text if isinstance(last, Return) else None)
+            return agent.ended(tags.unescape(last.text) if isinstance(last, Return) else None)
         except EngineError as error:
             return agent.result(Outcome.ENGINE_ERROR, cause=str(error))
         finally:

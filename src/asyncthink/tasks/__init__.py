@@ -22,7 +22,9 @@ __all__ = [
     "recognise",
 ]
 
-TASKS: dict[str, Task[Any]] = {"countdown": Countdown()}
+TASKS: dict[str, Task[Any]] = {
+    task.name: task for task in (Countdown(), Countdown(name="countdown-paper", size=5))
+}
 
 
 @dataclass(frozen=True, slots=True)

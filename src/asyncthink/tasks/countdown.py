@@ -1,7 +1,7 @@
 """Multi-solution countdown: from given numbers find several different expressions for one target.
 
-Every number is used exactly once; arithmetic is exact. Presets: `easy` draws 4 numbers from 1-20,
-`paper` draws 5 (arXiv 2510.26658 asks for 4 different expressions). Problems are split by a hash of
+Every number is used exactly once; arithmetic is exact. Presets: `countdown` (easy) draws 4 numbers from
+1-20, `countdown-paper` draws 5; both ask for 4 different expressions, as arXiv 2510.26658 does. Problems are split by a hash of
 the numbers, so that no number set of dev or test is ever seen in training, whatever the stage.
 """
 
@@ -44,6 +44,18 @@ class CountdownProblem:
             raise UsageError(f"the countdown target is a whole number from 1 to {MAX_TARGET}")
         if not 1 <= self.wanted <= WANTED:
             raise UsageError(f"countdown asks for 1 to {WANTED} expressions, not {self.wanted}")
+
+
+def parse_numbers(numbers: str, target: int) -> CountdownProblem:
+    """Return the problem for numbers written as in `2,3,5,7`.
+
+    Raises:
+        UsageError: they make no sense.
+    """
+    words = re.split(r"[,\s]+", numbers.strip())
+    if not all(re.fullmatch(r"[0-9]{1,9}", word, re.ASCII) for word in words):
+        raise UsageError(f"countdown numbers are whole numbers with commas, as in 2,3,5,7, not {numbers!r}")
+    return CountdownProblem(numbers=tuple(map(int, words)), target=target)
 
 
 def split_of(numbers: Sequence[int]) -> Split:

@@ -1,0 +1,1 @@
+"""The window: episodes as timelines, on a terminal while they go on and afterwards."""

@@ -1,0 +1,161 @@
+"""Decoding speed of the local engine beside transformers' static batch, on the same checkpoint.
+
+    python benchmarks/local_engine.py [FOLDER] [--sessions 128] [--threads 2] [--json]
+
+Every session decodes, gets text inserted as at a join, and decodes on. The engine keeps its cache over the
+insertion; `generate` begins anew with the longer prompt. Without a folder, a model of the embedded one's
+shape with random weights is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import torch
+from transformers import LlamaForCausalLM
+
+from asyncthink.engines.base import Message, Profile, Sampling
+from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
+from asyncthink.engines.llama import Llama, LlamaConfig
+from asyncthink.engines.local import LocalEngine
+from asyncthink.training.vocabulary import build_tokenizer
+
+QUERY = "Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28."
+INSERTED = " 2 * 3 = 6 :" * 4
+"""24 tokens of the embedded model's tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    sessions: int
+    first: int
+    """Tokens before the insertion."""
+    second: int
+    """Tokens behind it."""
+
+    @property
+    def tokens(self) -> int:
+        return self.sessions * (self.first + self.second)
+
+
+async def engine_seconds(folder: Path, load: Load, threads: int) -> float:
+    async with LocalEngine(folder, threads=threads) as engine:
+        engine.running.eos = frozenset()  # every session decodes its full length
+
+        async def agent(path: str) -> None:
+            query = [Message(role="user", content=QUERY)]
+            session = engine.open(query, role="organizer", episode="0", path=path, capacity=4)
+            for count, inserted in ((load.first, INSERTED), (load.second, "")):
+                async with session.decode(["</ANSWER!>"], count, Sampling(seed=1)) as chunks:
+                    async for _ in chunks:
+                        pass
+                session.insert(inserted)
+            session.close()
+
+        start = time.perf_counter()
+        async with anyio.create_task_group() as agents:
+            for number in range(load.sessions):
+                agents.start_soon(agent, str(number))
+        return time.perf_counter() - start
+
+
+async def prompt_ids(folder: Path) -> tuple[list[int], list[int]]:
+    """Return the prompt and the inserted text as the engine encodes them."""
+    async with LocalEngine(folder) as engine:
+        query = [Message(role="user", content=QUERY)]
+        session = engine.open(query, role="organizer", episode="0", path="0", capacity=4)
+        return list(session.ids), list(session.insert(INSERTED).token_ids or ())
+
+
+def generate_seconds(model: Any, prompt: list[int], inserted: list[int], load: Load, threads: int) -> float:
+    torch.set_num_threads(threads)
+    ids = torch.tensor([prompt] * load.sessions)
+    more = torch.tensor([inserted] * load.sessions)
+    options = {"do_sample": True, "top_k": 0, "eos_token_id": None, "pad_token_id": 0}
+    start = time.perf_counter()
+    with torch.inference_mode():
+        ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=load.first, **options)
+        ids = torch.cat([ids, more], dim=1)
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=load.second, **options)
+    return time.perf_counter() - start
+
+
+def random_checkpoint(folder: Path) -> None:
+    """Write a model of the embedded one's shape that has learnt nothing."""
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=192,
+        intermediate_size=448,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        head_dim=32,
+        max_position_embeddings=1024,
+    )
+    templates = {"organizer": "{{ query }}\n", "worker": "{{ query }}\n"}
+    bos = tokenizer.token_to_id("<bos>")
+    torch.manual_seed(0)
+    save_checkpoint(
+        folder,
+        Checkpoint(model=Llama(config), tokenizer=tokenizer, templates=templates, profile=Profile(), bos=bos),
+    )
+
+
+def measure(folder: Path, load: Load, threads: int, rounds: int) -> dict[str, Any]:
+    """Take turns, so that other work on the machine slows both; the best round of each counts."""
+    model: Any = LlamaForCausalLM.from_pretrained(folder)
+    model.generation_config.eos_token_id = None
+    prompt, inserted = anyio.run(prompt_ids, folder)
+    engine: list[float] = []
+    generate: list[float] = []
+    for _ in range(rounds):
+        engine.append(anyio.run(engine_seconds, folder, load, threads))
+        generate.append(generate_seconds(model, prompt, inserted, load, threads))
+    return {
+        "sessions": load.sessions,
+        "tokens": load.tokens,
+        "prompt_tokens": len(prompt),
+        "inserted_tokens": len(inserted),
+        "threads": threads,
+        "torch": str(torch.__version__),
+        "engine_tokens_per_second": round(load.tokens / min(engine)),
+        "transformers_tokens_per_second": round(load.tokens / min(generate)),
+        "ratio": round(min(generate) / min(engine), 2),
+        "ratio_per_round": [round(slow / fast, 2) for slow, fast in zip(generate, engine, strict=True)],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the local engine beside transformers.generate.")
+    parser.add_argument("folder", nargs="?", type=Path, help="a checkpoint; a random one if left out")
+    parser.add_argument("--sessions", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    load = Load(sessions=args.sessions, first=96, second=64)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder
+        if folder is None:
+            folder = Path(temporary)
+            random_checkpoint(folder)
+        result = measure(folder, load, args.threads, args.rounds)
+    if args.json:
+        print(json.dumps(result))
+        return
+    print(f"local engine  {result['engine_tokens_per_second']:>8} tok/s")
+    print(f"transformers  {result['transformers_tokens_per_second']:>8} tok/s")
+    print(f"ratio         {result['ratio']:>8}")
+
+
+if __name__ == "__main__":
+    main()

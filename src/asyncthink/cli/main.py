@@ -1,0 +1,32 @@
+"""The command line: arguments -> configuration -> one call. Heavy imports wait for the command that needs them.
+
+Exit status: 0 done or answered, 2 usage, 3 no answer, 4 engine, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from asyncthink.cli.doctor import doctor_command
+from asyncthink.cli.tasks import tasks_command
+from asyncthink.cli.think import think_command
+from asyncthink.cli.train import train_app
+
+app = typer.Typer(
+    name="asyncthink",
+    help="Language models that organise their own thinking: fork, go on, join, answer.",
+    epilog="Exit status: 0 answered or done, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("think")(think_command)
+app.add_typer(train_app, name="train")
+app.command("tasks")(tasks_command)
+app.command("doctor")(doctor_command)
+
+
+def run() -> None:
+    """Entry point of the `asyncthink` command."""
+    app()

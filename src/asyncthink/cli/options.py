@@ -1,0 +1,44 @@
+"""What all commands share: options that are also environment variables, and one way to fail."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from asyncthink.errors import AsyncThinkError
+
+INTERRUPTED = 130
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def option(name: str, text: str, **settings: Any) -> Any:
+    """Return an option; `--max-tokens` is also set by ASYNCTHINK_MAX_TOKENS."""
+    variable = "ASYNCTHINK_" + name.lstrip("-").upper().replace("-", "_")
+    return typer.Option(name, envvar=variable, show_envvar=False, help=text, **settings)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """End the command with one line on standard error."""
+    line = " ".join(message.split())
+    print(f"asyncthink: {line}", file=sys.stderr)  # noqa: T201
+    raise typer.Exit(status)
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors raised on purpose, and an interruption, into one line and an exit status."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except AsyncThinkError as error:
+            fail(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+
+    return guarded

@@ -1,0 +1,186 @@
+"""`asyncthink think`: one question, thought through."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncthink.cli.options import INTERRUPTED, fail, one_line_errors, option
+from asyncthink.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from asyncthink.episodes.events import Event
+    from asyncthink.episodes.record import Episode
+    from asyncthink.runtime.think import Organization
+    from asyncthink.tasks import Score
+
+NO_ANSWER, ENGINE = 3, 4
+
+
+@one_line_errors
+def think_command(
+    query: Annotated[str | None, typer.Argument(help="The question; - reads standard input.")] = None,
+    model: Annotated[str, option("--model", "embedded, hf:FOLDER or scripted:FILE.")] = "embedded",
+    method: Annotated[str, option("--method", "asyncthink, sequential or parallel.")] = "asyncthink",
+    capacity: Annotated[
+        int | None,
+        option("--capacity", "c: the organizer and c-1 workers at a time. [default: the model's, else 4]"),
+    ] = None,
+    task: Annotated[str | None, option("--task", "Make the question from a task's problem.")] = None,
+    numbers: Annotated[str | None, option("--numbers", "countdown: the numbers, as in 2,3,5,7.")] = None,
+    target: Annotated[int | None, option("--target", "countdown: the target.")] = None,
+    seed: Annotated[int, option("--seed", "Seed of sampling, and of a problem drawn with --task.")] = 0,
+    temperature: Annotated[
+        float | None, option("--temperature", "0 is greedy. [default: what the model declares]")
+    ] = None,
+    top_p: Annotated[float, option("--top-p", "Sample from the likeliest tokens of this mass.")] = 1.0,
+    max_tokens: Annotated[int | None, option("--max-tokens", "Decoded tokens, all agents.")] = None,
+    max_critical_path: Annotated[int | None, option("--max-critical-path", "Cap on T.")] = None,
+    max_organizer_tokens: Annotated[
+        int | None, option("--max-organizer-tokens", "Decoded tokens of the organizer.")
+    ] = None,
+    max_worker_tokens: Annotated[
+        int | None, option("--max-worker-tokens", "Decoded tokens of each worker.")
+    ] = None,
+    max_forks: Annotated[int | None, option("--max-forks", "Workers that are started.")] = None,
+    deadline: Annotated[float | None, option("--deadline", "Wall seconds.")] = None,
+    output: Annotated[
+        str | None, option("--output", "Run directory to which the episode is appended.")
+    ] = None,
+    json: Annotated[bool, option("--json", "Print one JSON object on standard output.")] = False,
+) -> None:
+    """Think one question through with an organizer and its workers.
+
+    asyncthink think "Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28."
+
+    asyncthink think --task countdown --numbers 2,3,5,7 --target 28
+    """
+    from asyncthink.engines.models import load_engine
+    from asyncthink.runtime.budget import Limits
+    from asyncthink.runtime.think import Organization
+
+    question = _question(query, task, numbers, target, seed)
+    limits = Limits(
+        max_tokens=max_tokens,
+        max_critical_path=max_critical_path,
+        max_organizer_tokens=max_organizer_tokens,
+        max_worker_tokens=max_worker_tokens,
+        max_forks=max_forks,
+        deadline=deadline,
+    )
+    organization = Organization(
+        load_engine(model),
+        method=method,
+        capacity=capacity,
+        limits=limits,
+        temperature=temperature,
+        top_p=top_p,
+    )
+    settings = {"command": "think", "model": model, "method": method, "capacity": capacity, "seed": seed}
+    save = _saver(output, settings)
+    episode, interrupted = _think(organization, question, seed, json)
+    save(episode)
+    score = _score(episode)
+    _print(episode, score, json)
+    if interrupted:
+        fail("interrupted", INTERRUPTED)
+    if episode.answer is None:
+        failed = episode.stop_reason.value == "engine_error"
+        fail(f"no answer: {episode.cause or episode.stop_reason}", ENGINE if failed else NO_ANSWER)
+
+
+def _question(
+    query: str | None, task: str | None, numbers: str | None, target: int | None, seed: int
+) -> str:
+    from asyncthink.tasks import Split, get_task
+    from asyncthink.tasks.countdown import parse_numbers
+
+    if task is None:
+        if numbers is not None or target is not None:
+            raise UsageError("--numbers and --target need --task countdown")
+        text = sys.stdin.read().strip() if query == "-" else (query or "").strip()
+        if not text:
+            raise UsageError('there is no question: asyncthink think "Using the numbers 2, 3, 5, 7, ..."')
+        return text
+    if query is not None:
+        raise UsageError("give either a question or --task, not both")
+    known = get_task(task)
+    if (numbers is None) != (target is None):
+        raise UsageError("--numbers and --target belong together")
+    if numbers is None or target is None:
+        return known.prompt(known.problem(Split.DEV, seed, 0))
+    return known.prompt(parse_numbers(numbers, target))
+
+
+def _saver(output: str | None, settings: dict[str, Any]) -> Callable[[Episode], None]:
+    """Open the run directory before anything is spent; return what appends to it."""
+    if output is None:
+        return lambda _: None
+    from asyncthink.cli.saving import open_run
+
+    return open_run(output, settings)
+
+
+def _think(organization: Organization, question: str, seed: int, json: bool) -> tuple[Episode, bool]:
+    """Run one thought; return its episode and whether it was interrupted."""
+    import anyio
+    from rich.console import Console
+
+    from asyncthink.episodes.fold import EpisodeBuilder
+    from asyncthink.viewer.terminal import LiveTimeline
+
+    builder = EpisodeBuilder()
+    console = Console(stderr=json)
+    with LiveTimeline(console) as timeline:
+
+        def listen(event: Event) -> None:
+            builder.apply(event)
+            timeline.listen(event)
+
+        async def main() -> Episode:
+            async with organization:
+                return await organization.think(question, seed=seed, listen=listen)
+
+        try:
+            return anyio.run(main), False
+        except KeyboardInterrupt:
+            if not builder.finished:
+                raise
+            return builder.episode(), True
+
+
+def _score(episode: Episode) -> Score | None:
+    from asyncthink.tasks import recognise
+
+    known = recognise(episode.query)
+    return known.task.check(known.problem, episode.answer or "") if known else None
+
+
+def _print(episode: Episode, score: Score | None, json: bool) -> None:
+    from rich.console import Console
+
+    from asyncthink.episodes.metrics import measure
+
+    metrics = measure(episode)
+    if json:
+        import msgspec
+
+        shown = {
+            "answer": episode.answer,
+            "score": score.value if score else None,
+            "stop_reason": episode.stop_reason,
+            "format_errors": episode.format_errors,
+            "metrics": metrics,
+        }
+        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+        return
+    from asyncthink.viewer.terminal import render_episode
+
+    console: Console = Console()
+    console.print(render_episode(episode, score, metrics))

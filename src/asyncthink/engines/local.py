@@ -1,0 +1,213 @@
+"""A model in this process: plain torch, every session of the engine decoded in one batch.
+
+    async with LocalEngine("models/embedded") as engine:
+        session = engine.open(messages, role="organizer", episode="0", path="0", capacity=4)
+        async with session.decode(["</JOIN-1>"], 512, Sampling(seed=1)) as chunks:
+            async for chunk in chunks:
+                ...
+
+Sessions move in lockstep: a step is taken when all that are awake have asked for a token. It runs in a
+worker thread on behalf of one of them, is never cut short, and gives one token to each that takes part. A
+session that is cancelled meanwhile loses its token and nothing else; asked again, it draws the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from anyio import CancelScope, CapacityLimiter, to_thread
+
+from asyncthink.engines.base import Capabilities, Chunk, Message, Sampling
+from asyncthink.engines.batch import Batch, Context, Request
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, load_profile
+from asyncthink.engines.detokenize import Detokenizer, TokenBytes
+from asyncthink.engines.lockstep import Lockstep
+from asyncthink.engines.prompting import Prompts
+from asyncthink.errors import EngineError, UsageError
+
+
+class LocalEngine:
+    """An engine over a checkpoint folder.
+
+    Args:
+        folder: a Llama checkpoint in the standard layout.
+        name: what the record calls it; the folder's name if None.
+        device: where it runs; "auto" is a GPU where there is one.
+        threads: of torch, for the whole process; None leaves them as they are.
+
+    Raises:
+        CheckpointError: there is no such folder; on entering, it cannot be loaded.
+    """
+
+    capabilities = Capabilities(token_ids=True, streaming=True, continues=True)
+
+    def __init__(
+        self, folder: Path | str, *, name: str | None = None, device: str = "auto", threads: int | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.name = name or self.folder.name
+        self.profile = load_profile(self.folder)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(device)
+        self._threads = threads
+        self._running: Running | None = None
+
+    async def __aenter__(self) -> Self:
+        checkpoint = await to_thread.run_sync(load_checkpoint, self.folder, self._device)
+        self._running = Running(self.folder, checkpoint, Batch(checkpoint.model, self._device, self._threads))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._running = None
+
+    @property
+    def running(self) -> Running:
+        """What is held open; a UsageError while nothing is."""
+        if self._running is None:
+            raise UsageError("the engine is not open: use it in 'async with'")
+        return self._running
+
+    def open(
+        self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
+    ) -> LocalSession:
+        """Begin a context; its session is awake."""
+        prompt = self.running.prompts.build(messages, role=role, capacity=capacity)
+        return LocalSession(self.running, prompt, (episode, path))
+
+
+class Running:
+    """What an engine holds while it is open."""
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint, batch: Batch) -> None:
+        self.batch = batch
+        self.prompts = Prompts(folder, checkpoint)
+        self.token_bytes = TokenBytes(checkpoint.tokenizer)
+        self.eos = frozenset(checkpoint.eos)
+        self.limit = checkpoint.model.config.max_position_embeddings
+        self.lockstep = Lockstep(self._step)
+        self._limiter = CapacityLimiter(1)
+
+    async def _step(self, members: Sequence[object]) -> None:
+        """Answer the requests of a tick; those that were answered before are left alone."""
+        requests = [each.request for each in members if isinstance(each, LocalSession) and each.request]
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self.batch.step, requests, limiter=self._limiter)
+
+
+class LocalSession:
+    """One agent's context; see `Session` for the contract."""
+
+    def __init__(self, running: Running, prompt: Chunk, order: tuple[str, str]) -> None:
+        self.prompt = prompt
+        self.context = Context(order=order, ids=list(prompt.token_ids or ()))
+        self.request: Request | None = None
+        """The token that it waits for."""
+        self.running = running
+        self.wake()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All tokens of the context: prompt, decoded and inserted."""
+        return tuple(self.context.ids)
+
+    def decode(self, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> Decoding:
+        """Decode one token a chunk.
+
+        It ends behind the token that completes a stop string, at the end-of-sequence token (a chunk without
+        text that counts as a token), or after max_tokens.
+
+        Raises:
+            UsageError: the sampling makes no sense.
+            EngineError: while iterating, when the context is full.
+        """
+        if not (sampling.temperature >= 0 and 0 < sampling.top_p <= 1):
+            raise UsageError(f"temperature must be 0 or more and top_p in (0, 1]: {sampling}")
+        return Decoding(self, stops, max_tokens, sampling)
+
+    async def next(self, sampling: Sampling) -> tuple[int, float]:
+        """Decode one token; return it with its log-probability."""
+        self._check()
+        request = self.request = Request(self.context, sampling)
+        await self.running.lockstep.arrive(self)
+        if request.error is not None:
+            raise request.error
+        if request.token is None:
+            raise EngineError("the session was closed while it decoded")
+        self.context.ids.append(request.token)
+        return request.token, request.logprob
+
+    def _check(self) -> None:
+        if self.context.closed:
+            raise EngineError("the session is closed")
+        if not self.context.ids:
+            raise EngineError("the prompt is empty: the model has nothing to go on from")
+        if len(self.context.ids) >= self.running.limit:
+            raise EngineError(f"the model's context of {self.running.limit} tokens is full")
+
+    def insert(self, text: str) -> Chunk:
+        """Append text that the model did not write; only these tokens are prefilled."""
+        chunk = self.running.prompts.insertion(text)
+        self.context.ids += chunk.token_ids or ()
+        return chunk
+
+    def rest(self) -> None:
+        """The agent waits for somebody else."""
+        self.running.lockstep.rest(self)
+
+    def wake(self) -> None:
+        """Its wait is over."""
+        if not self.context.closed:
+            self.running.lockstep.wake(self)
+
+    def close(self) -> None:
+        """Free the slot; may be called twice."""
+        if not self.context.closed:
+            self.running.batch.release(self.context)
+            self.running.lockstep.rest(self)
+
+
+class Decoding:
+    """One block of decoded text: an async context manager and the iterator over its chunks."""
+
+    def __init__(
+        self, session: LocalSession, stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> None:
+        self._session, self._sampling = session, sampling
+        self._stops = [stop for stop in stops if stop]
+        self._reach = max(map(len, self._stops), default=1) - 1
+        self._left = max_tokens
+        self._tail = ""
+        """The end of the text so far: where a stop string may have begun."""
+        self._text = Detokenizer(session.running.token_bytes)
+
+    async def __aenter__(self) -> Decoding:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._left = 0
+
+    def __aiter__(self) -> Decoding:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._left <= 0:
+            raise StopAsyncIteration
+        token, logprob = await self._session.next(self._sampling)
+        self._left -= 1
+        ended = token in self._session.running.eos
+        text = "" if ended else self._text.feed(token)
+        if ended or self._stopped(text):
+            self._left = 0
+        if self._left <= 0:
+            text += self._text.flush()
+        return Chunk(text=text, n_tokens=1, token_ids=(token,), logprobs=(logprob,))
+
+    def _stopped(self, text: str) -> bool:
+        """Whether a stop string is complete with this text."""
+        seen = self._tail + text
+        self._tail = seen[-self._reach :] if self._reach else ""
+        return any(stop in seen for stop in self._stops)

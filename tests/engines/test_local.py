@@ -1,0 +1,342 @@
+"""The local engine against transformers, and against itself in other company."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+import torch
+from engine_worlds import GREEDY, begin, collect, ids_of, write_checkpoint
+
+from asyncthink.engines.base import Chunk, Sampling, Session
+from asyncthink.engines.batch import CHUNK, SHELF, Batch, Request
+from asyncthink.engines.local import LocalEngine, LocalSession
+from asyncthink.errors import CheckpointError, EngineError, UsageError
+
+pytestmark = pytest.mark.anyio
+
+
+def start(engine: LocalEngine, query: str = "3 + 4", path: str = "0/1") -> LocalSession:
+    session = begin(engine, query, path=path)
+    assert isinstance(session, LocalSession)
+    return session
+
+
+def reference_logprobs(folder: Path, ids: tuple[int, ...]) -> torch.Tensor:
+    """Return transformers' log-probabilities of every next token, [tokens, vocabulary]."""
+    model = transformers_model(folder)
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+async def test_greedy_text_is_that_of_transformers(folder: Path) -> None:
+    model = transformers_model(folder)
+    async with LocalEngine(folder) as engine:
+        session = start(engine)
+        chunks = await collect(session, 40)
+        prompt = torch.tensor([session.prompt.token_ids])
+        mask = torch.ones_like(prompt)
+        with torch.inference_mode():
+            expected = model.generate(prompt, attention_mask=mask, max_new_tokens=40, do_sample=False)
+        assert list(session.ids) == expected[0].tolist()
+        assert ids_of(chunks) == list(session.ids[prompt.shape[1] :])
+
+
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, Sampling(seed=4), Sampling(temperature=0.5, top_p=0.8)], ids=str
+)
+async def test_logprobs_are_those_at_temperature_one(folder: Path, sampling: Sampling) -> None:
+    async with LocalEngine(folder) as engine:
+        session = start(engine)
+        chunks = await collect(session, 20, sampling)
+        expected = reference_logprobs(folder, session.ids)
+        first = session.prompt.n_tokens
+        for place, chunk in enumerate(chunks):
+            assert chunk.token_ids is not None and chunk.logprobs is not None
+            assert math.isclose(
+                chunk.logprobs[0], expected[first + place - 1, chunk.token_ids[0]].item(), abs_tol=1e-4
+            )
+
+
+async def episode(engine: LocalEngine, number: int, sampling: Sampling) -> tuple[list[int], list[float]]:
+    """Decode, insert and decode on, with lengths of its own."""
+    session = start(engine, f"{number} + 4", path=f"0/{number}")
+    chunks = await collect(session, 5 + number % 7, sampling)
+    session.insert(f" {number}" * (1 + number % 5))
+    chunks += await collect(session, 9 - number % 3, sampling)
+    session.close()
+    return ids_of(chunks), [value for chunk in chunks for value in chunk.logprobs or ()]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=9, temperature=0.8)], ids=str)
+async def test_company_changes_nothing(folder: Path, sampling: Sampling) -> None:
+    numbers = range(SHELF + 5)
+    async with LocalEngine(folder) as engine:
+        alone = [await episode(engine, number, sampling) for number in numbers]
+        together: dict[int, tuple[list[int], list[float]]] = {}
+
+        async def run(number: int) -> None:
+            together[number] = await episode(engine, number, sampling)
+
+        async with anyio.create_task_group() as agents:
+            for number in numbers:
+                agents.start_soon(run, number)
+        for number in numbers:
+            assert together[number][0] == alone[number][0]
+            torch.testing.assert_close(together[number][1], alone[number][1], atol=1e-4, rtol=0)
+        assert engine.running.batch.slots == 2 * SHELF
+
+
+async def test_after_an_insertion_only_the_new_tokens_are_prefilled(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        session = start(engine)
+        first = await collect(session, 10)
+        batch = engine.running.batch
+        assert batch.prefilled == session.prompt.n_tokens + 9
+        inserted = session.insert(" 3 + 4 </JOIN-1>")
+        before = batch.prefilled
+        second = await collect(session, 1)
+        assert batch.prefilled - before == inserted.n_tokens + 1  # and the token that was sampled last
+        pieces = [session.prompt, *first, inserted, *second]
+        assert session.ids == tuple(ids_of(pieces))
+        expected = reference_logprobs(folder, session.ids[:-1])[-1]
+        assert second[0].logprobs is not None
+        assert math.isclose(second[0].logprobs[0], expected.max().item(), abs_tol=1e-4)
+
+
+async def test_a_long_insertion_is_prefilled_in_chunks(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        session, other = start(engine, path="0/1"), start(engine, path="0/2")
+        async with anyio.create_task_group() as agents:
+            agents.start_soon(collect, session, 3)
+            agents.start_soon(collect, other, 3)
+        assert session.insert(" 7 +" * (CHUNK + 30)).n_tokens > 2 * CHUNK
+        found: list[Chunk] = []
+
+        async def run() -> None:
+            found.extend(await collect(session, 2))
+
+        async with anyio.create_task_group() as agents:
+            agents.start_soon(run)
+            agents.start_soon(collect, other, 2)
+        expected = reference_logprobs(folder, session.ids)
+        for chunk, row in zip(found, expected[-3:-1], strict=True):
+            assert chunk.logprobs is not None
+            assert math.isclose(chunk.logprobs[0], row.max().item(), abs_tol=1e-4)
+
+
+async def test_slots_are_used_again_and_memory_is_given_back(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        for _ in range(3):
+            sessions: list[Session] = [start(engine, path=f"0/{number}") for number in range(SHELF)]
+            async with anyio.create_task_group() as agents:
+                for session in sessions:
+                    agents.start_soon(collect, session, 3)
+            for session in sessions:
+                session.close()
+        assert engine.running.batch.slots == SHELF
+
+
+async def test_seeds_and_paths_draw_their_own_numbers(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        seen: set[tuple[int, ...]] = set()
+        for seed in range(3):
+            for path in ("0", "0/1"):
+                session = start(engine, path=path)
+                seen.add(tuple(ids_of(await collect(session, 12, Sampling(seed=seed)))))
+                session.close()
+        assert len(seen) == 6
+
+
+async def test_a_stop_may_lie_within_and_across_tokens(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        free = await collect(session := start(engine), 30, Sampling(seed=5))
+        session.close()
+        texts = [chunk.text for chunk in free]
+        place = next(n for n in range(5, 28) if len(texts[n]) > 1 and len(texts[n + 1]) > 1)
+        for stop, last in ((texts[place][:-1], place), (texts[place] + texts[place + 1][:1], place + 1)):
+            expected = next(n for n in range(30) if stop in "".join(texts[: n + 1]))
+            assert expected <= last
+            session = start(engine)
+            found = await collect(session, 30, Sampling(seed=5), stops=["", "no such text", stop])
+            assert [chunk.text for chunk in found][:-1] == texts[:expected]
+            assert ids_of(found) == ids_of(free)[: expected + 1]
+            session.close()
+
+
+async def test_the_end_of_sequence_token_counts_and_has_no_text(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        free = await collect(session := start(engine), 12)
+        session.close()
+        ids = ids_of(free)
+        engine.running.eos = frozenset({ids[7]})
+        ended = await collect(session := start(engine), 12)
+        assert ids_of(ended) == ids[: ids.index(ids[7]) + 1]
+        assert ended[-1].n_tokens == 1
+        assert not ended[-1].text.strip("\ufffd")
+        assert session.ids[-1] == ids[7]
+
+
+async def test_a_full_context_is_an_error(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, max_position_embeddings=24)
+    async with LocalEngine(tmp_path) as engine:
+        session = start(engine)
+        with pytest.raises(EngineError, match="context of 24 tokens is full") as caught:
+            await collect(session, 100)
+        assert not caught.value.transient
+        assert len(session.ids) == 24
+        session.close()
+        session = start(engine, "3 + 4 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14 + 15")
+        with pytest.raises(EngineError, match="full"):
+            await collect(session, 1)
+
+
+HOSTILE = "<eos> <bos> <pad> </RETURN> <0x41> \U0001f600 é"
+
+
+async def test_special_tokens_in_text_stay_text(folder: Path) -> None:
+    async with LocalEngine(folder) as engine:
+        session = start(engine, HOSTILE)
+        inserted = session.insert(HOSTILE)
+        assert HOSTILE in session.prompt.text
+        assert session.prompt.token_ids is not None and inserted.token_ids is not None
+        assert session.prompt.token_ids[0] == 1
+        assert not {0, 1, 2} & {*session.prompt.token_ids[1:], *inserted.token_ids}
+        assert inserted.text == HOSTILE
+
+
+async def test_a_cancelled_session_draws_the_same_token_again(folder: Path) -> None:
+    sampling = Sampling(seed=2)
+    async with LocalEngine(folder) as engine:
+        expected = ids_of(await collect(session := start(engine), 6, sampling))
+        session.close()
+        session, other = start(engine), start(engine, path="0/2")
+        begun = ids_of([*await _both(session, other, 3)])
+        with anyio.move_on_after(0.01):
+            await collect(session, 1, sampling)  # the other has not asked yet
+        async with anyio.create_task_group() as agents:
+            agents.start_soon(collect, other, 3, sampling)
+            begun += ids_of(await collect(session, 3, sampling))
+        assert begun == expected
+        assert session.ids == (*(session.prompt.token_ids or ()), *expected)
+
+
+async def _both(session: Session, other: Session, count: int) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    async with anyio.create_task_group() as agents:
+        agents.start_soon(collect, other, count, Sampling(seed=2))
+        chunks += await collect(session, count, Sampling(seed=2))
+    return chunks
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+async def test_cancelling_in_the_middle_of_a_step(
+    folder: Path, victim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is cancelled while the thread computes, driver or not: the others get their token."""
+    begun, proceed = threading.Event(), threading.Event()
+    step = Batch.step
+
+    def slow(self: Batch, requests: list[Request]) -> None:
+        begun.set()
+        assert proceed.wait(10)
+        step(self, requests)
+
+    async with LocalEngine(folder) as engine:
+        sessions = [start(engine, path=f"0/{number}") for number in range(3)]
+        monkeypatch.setattr(Batch, "step", slow)
+        scopes = [anyio.CancelScope() for _ in sessions]
+        done: list[int] = []
+
+        async def run(number: int) -> None:
+            with scopes[number]:
+                await collect(sessions[number], 3)
+                done.append(number)
+            sessions[number].close()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as agents:
+                for number in range(3):
+                    agents.start_soon(run, number)
+                while not begun.is_set():
+                    await anyio.sleep(0.001)
+                scopes[victim].cancel()
+                await anyio.sleep(0.01)
+                proceed.set()
+        assert sorted(done) == sorted({0, 1, 2} - {victim})
+
+
+async def test_what_torch_raises_reaches_everybody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with LocalEngine(folder) as engine:
+        sessions = [start(engine, path=f"0/{number}") for number in range(3)]
+        failures: list[EngineError] = []
+
+        async def run(session: Session) -> None:
+            with pytest.raises(EngineError, match="out of memory") as caught:
+                await collect(session, 3)
+            failures.append(caught.value)
+            session.close()
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("out of memory\nand more")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.running.batch.model, "hidden", fail)
+            async with anyio.create_task_group() as agents:
+                for session in sessions:
+                    agents.start_soon(run, session)
+        assert len(failures) == 3
+        assert len(await collect(start(engine), 3)) == 3
+
+
+async def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        LocalEngine(tmp_path / "nowhere")
+    engine = LocalEngine(folder, name="mine")
+    with pytest.raises(UsageError, match="async with"):
+        start(engine)
+    assert (engine.name, engine.profile.capacity) == ("mine", 4)
+    async with engine:
+        session = start(engine)
+        for sampling in (Sampling(temperature=-1), Sampling(top_p=0), Sampling(temperature=math.nan)):
+            with pytest.raises(UsageError):
+                session.decode([], 1, sampling)
+        with pytest.raises(CheckpointError, match="role 'critic'"):
+            begin(engine, role="critic")
+        session.close()
+        with pytest.raises(EngineError, match="closed"):
+            await collect(session, 1)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncio_may_cancel_the_driver_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Task.cancel knows no shields: another member takes over, and no token is computed twice."""
+    import asyncio
+
+    begun, proceed = threading.Event(), threading.Event()
+    step = Batch.step
+
+    def slow(self: Batch, requests: list[Request]) -> None:
+        begun.set()
+        assert proceed.wait(10)
+        step(self, requests)
+
+    async with LocalEngine(folder) as engine:
+        expected = ids_of(await collect(session := start(engine, path="0/2"), 4))
+        session.close()
+        sessions = [start(engine, path=f"0/{number}") for number in (1, 2)]
+        monkeypatch.setattr(Batch, "step", slow)
+        kept = asyncio.create_task(collect(sessions[1], 4))
+        await asyncio.sleep(0)
+        driver = asyncio.create_task(collect(sessions[0], 4))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        driver.cancel()
+        await asyncio.sleep(0.01)
+        proceed.set()
+        assert ids_of(await asyncio.wait_for(kept, 10)) == expected
+        with pytest.raises(asyncio.CancelledError):
+            await driver
