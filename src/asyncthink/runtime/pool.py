@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import anyio
@@ -78,23 +79,27 @@ class Pool:
     def _start(self, job: Job) -> None:
         self.free -= 1
         self.stage.emit(Began(path=job.path, wall=self.stage.now()))
-        assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick)
-        self.group.start_soon(self._run, job, job.worker.work(assignment))
+        holds = ExitStack()
+        assignment = Assignment(
+            stage=self.stage, path=job.path, query=job.query, tick=job.tick, holds=holds
+        )
+        self.group.start_soon(self._run, job, job.worker.work(assignment), holds)
 
-    async def _run(self, job: Job, work: Awaitable[Result]) -> None:
-        try:
-            result = await work
-        except anyio.get_cancelled_exc_class():
-            self._end(job, Result(outcome=self.leaving))
-            raise
-        except Exception as error:  # a worker may be anybody's code
-            result = Result(outcome=Outcome.FAILED, cause=f"{type(error).__name__}: {error}")
-        self._end(job, result)
-        self.free += 1
-        if self.queue:
-            following = self.queue.popleft()
-            following.tick = max(following.tick, job.end_tick)
-            self._start(following)
+    async def _run(self, job: Job, work: Awaitable[Result], holds: ExitStack) -> None:
+        with holds:
+            try:
+                result = await work
+            except anyio.get_cancelled_exc_class():
+                self._end(job, Result(outcome=self.leaving))
+                raise
+            except Exception as error:  # a worker may be anybody's code
+                result = Result(outcome=Outcome.FAILED, cause=f"{type(error).__name__}: {error}")
+            self._end(job, result)
+            self.free += 1
+            if self.queue:
+                following = self.queue.popleft()
+                following.tick = max(following.tick, job.end_tick)
+                self._start(following)
 
     def _end(self, job: Job, result: Result) -> None:
         job.result = result

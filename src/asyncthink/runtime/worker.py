@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class Assignment:
     """Another agent's text, unescaped: to be escaped before a model reads it."""
     tick: int
     """The virtual clock when it starts."""
+    holds: ExitStack
+    """Closed once the worker's end is known to all: a session closed earlier would let its siblings, who
+    move in lockstep with it, go on without the organizer that it is about to wake."""
 
 
 class Worker(Protocol):
@@ -49,6 +53,7 @@ class ModelWorker:
             session = stage.open(Role.WORKER, assignment.path, tags.escape(assignment.query))
         except EngineError as error:
             return _failed(error)
+        assignment.holds.callback(session.close)
         return self._work(assignment, session)
 
     async def _work(self, assignment: Assignment, session: Session) -> Result:
@@ -66,8 +71,6 @@ class ModelWorker:
             return agent.ended(tags.unescape(last.text) if isinstance(last, Return) else None)
         except EngineError as error:
             return agent.result(Outcome.ENGINE_ERROR, cause=str(error))
-        finally:
-            session.close()
 
 
 async def _failed(error: EngineError) -> Result:

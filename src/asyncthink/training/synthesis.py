@@ -6,8 +6,12 @@ judgement is taught; how a worker searches its small sub-problem is fixed and ex
 only expressions that were found by the organizer itself or returned by a worker it joined.
 
 Sub-queries. `2 3 5 > 4`: reach 4 with these three numbers. `2 5 | 3 7 > 28`: reach 28 from one
-expression over each pair. Before a fork or an own search stands the number that was peeled off and how
-it combines with the result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7.
+expression over each pair. Before a sub-query stands the number that was peeled off and how it combines
+with the result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7.
+
+Each line of an organizer begins with the one token that says what it does, so that a policy decides
+about the structure in one place: `? 7 *<FORK-1> 2 3 5 > 4</FORK-1>` asks a worker, `[ 7 * : 2 3 5 > 4`
+opens a search of its own, the others are `<JOIN-1>` and `<ANSWER>`.
 
 Search text, one line for each way to split: `2 | 3 5 : + 2 ( 5 - 3 ) _- 6 ...` peels 2 off, leaves 3 and
 5, and for each operator states what they must reach, followed by the expression where they do.
@@ -215,13 +219,13 @@ class _Writer:
 
     def think(self, candidate: Candidate) -> None:
         text, expressions = search(candidate.query)
-        self.written.append(f"{candidate.prefix} [{candidate.query}\n{text} ={joined_text(expressions)} ]\n")
+        self.written.append(f" [{candidate.prefix} :{candidate.query}\n{text} ={joined_text(expressions)} ]\n")
         self.collect(candidate, expressions)
 
     def fork(self, candidate: Candidate) -> None:
         self.forks += 1
         self.open_forks[self.forks] = candidate
-        self.written.append(candidate.prefix + tags.fork(self.forks, candidate.query) + "\n")
+        self.written.append(f" ?{candidate.prefix}{tags.fork(self.forks, candidate.query)}\n")
 
     def join(self, index: int, *, lost: bool) -> None:
         candidate = self.open_forks.pop(index)
@@ -248,7 +252,7 @@ def organizer_example(problem: CountdownProblem, capacity: int, random: Random) 
     pool = candidates(problem)
     random.shuffle(pool)
     pool = pool[: max(4, int(len(pool) * random.uniform(0.5, 1.2)))]
-    weights = (random.uniform(0.5, 1), random.uniform(0, 0.35), random.uniform(0.1, 0.6))
+    weights = (random.uniform(0.5, 1), random.uniform(0, 0.25), random.uniform(0.1, 0.6))
     while len(writer.found) < problem.wanted and (pool or writer.open_forks):
         options: list[str] = []
         chances: list[float] = []

@@ -13,7 +13,7 @@ from asyncthink.protocol import tags
 from asyncthink.training.synthesis import LARGEST, NONE
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-SYMBOLS = (" +", " -", " *", " /", " _-", " _/", " (", " )", " |", " :", " ;", " =", " >", " [", " ]")
+SYMBOLS = (" +", " -", " *", " /", " _-", " _/", " (", " )", " |", " :", " ;", " =", " >", " ?", " [", " ]")
 WORDS = ("Using", "Agents", "Solve", " the", " numbers", " find", " different", " expressions", " expression")
 MORE_WORDS = (" that", " equal", NONE, "(", "no", " result", ")")
 INDICES = range(1, 25)
