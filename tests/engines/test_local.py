@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 import torch
-from engine_worlds import GREEDY, begin, collect, ids_of, write_checkpoint
+from engine_worlds import GREEDY, begin, collect, ids_of, transformers_model, write_checkpoint
 
 from asyncthink.engines.base import Chunk, Sampling, Session
 from asyncthink.engines.batch import CHUNK, SHELF, Batch, Request

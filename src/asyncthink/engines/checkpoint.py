@@ -81,7 +81,10 @@ def load_profile(folder: Path) -> Profile:
     if not (folder / PROFILE).exists():
         return Profile()
     raw = _json(folder / PROFILE)
-    return Profile(capacity=raw.get("capacity"), tasks=raw.get("tasks"))
+    try:
+        return Profile(**raw)
+    except TypeError as error:
+        raise CheckpointError(f"{folder / PROFILE}: {_first_line(error)}") from error
 
 
 def _model(folder: Path, config: LlamaConfig, device: torch.device) -> Llama:

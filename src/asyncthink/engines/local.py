@@ -14,6 +14,7 @@ session that is cancelled meanwhile loses its token and nothing else; asked agai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -42,13 +43,12 @@ class LocalEngine:
         CheckpointError: there is no such folder; on entering, it cannot be loaded.
     """
 
-    capabilities = Capabilities(token_ids=True, streaming=True, continues=True)
-
     def __init__(
         self, folder: Path | str, *, name: str | None = None, device: str = "auto", threads: int | None = None
     ) -> None:
         self.folder = Path(folder)
         self.name = name or self.folder.name
+        self.capabilities = Capabilities(token_ids=True, streaming=True, continues=True)
         self.profile = load_profile(self.folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,6 +58,8 @@ class LocalEngine:
 
     async def __aenter__(self) -> Self:
         checkpoint = await to_thread.run_sync(load_checkpoint, self.folder, self._device)
+        longest = checkpoint.model.config.max_position_embeddings
+        self.capabilities = replace(self.capabilities, context=longest)
         self._running = Running(self.folder, checkpoint, Batch(checkpoint.model, self._device, self._threads))
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from anyio import Event
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 Work = Callable[[Sequence[object]], Awaitable[None]]
 """What is done once a tick for all its members. A member that is cancelled while it does this leaves it to
@@ -42,30 +42,32 @@ class Lockstep:
     async def arrive(self, member: object) -> int:
         """Wait until all that are awake have arrived and the work is done; return the number of the tick.
 
-        Whoever arrives is awake; a member that is cancelled here rests.
+        Whoever arrives is awake; a member that is cancelled here rests. All members of a tick go on in the
+        same round of the event loop, the one that came last or did the work included.
         """
+        tick = self._next
+        self._awake.add(member)
+        tick.members[member] = None
         try:
-            await checkpoint_if_cancelled()
-            tick = self._next
-            self._awake.add(member)
-            tick.members[member] = None
             if self._release() and self._work is None:
                 tick.notify()
-            await self._finish(tick)
+                await checkpoint()
+            elif self._work is None:
+                await tick.changed()
+            else:
+                await self._finish(tick, self._work)
         except BaseException:
             self.rest(member)
             raise
         return tick.number
 
-    async def _finish(self, tick: _Tick) -> None:
-        if self._work is None:
-            await (checkpoint() if tick.number else tick.changed.wait())
-            return
+    async def _finish(self, tick: _Tick, work: Work) -> None:
         while not tick.done:
             if tick.number and not tick.driven:
-                await tick.drive(self._work)
+                await tick.drive(work)
+                await checkpoint()
             else:
-                await tick.changed.wait()
+                await tick.changed()
 
     def _release(self) -> _Tick | None:
         """Let the next tick begin if nobody is awaited."""
@@ -89,12 +91,20 @@ class _Tick:
         self.driven = False
         """A member is at work."""
         self.done = False
-        self.changed = Event()
+        self._changed: Event | None = None
+        """Made when somebody waits: most of a tick's cost is its making."""
+
+    async def changed(self) -> None:
+        """Wait for the next `notify`."""
+        if self._changed is None:
+            self._changed = Event()
+        await self._changed.wait()
 
     def notify(self) -> None:
         """Let all that wait look again."""
-        changed, self.changed = self.changed, Event()
-        changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def drive(self, work: Work) -> None:
         self.driven = True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asyncthink.episodes.events import Began, Ended, Faulted, Joined, Opened
 from asyncthink.episodes.record import FormatFault, Outcome, Role
@@ -126,6 +127,8 @@ async def _organize(stage: Stage, organizer: ModelOrganizer, workers: Mapping[st
             raise
         if result.text is None and result.outcome is not Outcome.ENGINE_ERROR:
             organizer.fault(FormatError.NO_ANSWER)
+        # Whoever moved in the answer's own tick records its token before the workers are dismissed.
+        await cancel_shielded_checkpoint()
         organizer.tell_end(result)
         if pool:
             pool.dismiss(Outcome.UNJOINED)
