@@ -1,6 +1,6 @@
 """Decoding speed of the local engine beside transformers' static batch, on the same checkpoint.
 
-    python benchmarks/local_engine.py [FOLDER] [--sessions 128] [--threads 2] [--json]
+    python benchmarks/local_engine.py [FOLDER] [--sessions 128] [--threads 2] [--json FILE]
 
 Every session decodes, gets text inserted as at a join, and decodes on. The engine keeps its cache over the
 insertion; `generate` begins anew with the longer prompt. Without a folder, a model of the embedded one's
@@ -10,7 +10,6 @@ shape with random weights is measured.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import anyio
 import torch
+from results import save
 from transformers import LlamaForCausalLM
 
 from asyncthink.engines.base import Message, Profile, Sampling
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
     load = Load(sessions=args.sessions, first=96, second=64)
     with tempfile.TemporaryDirectory() as temporary:
@@ -149,12 +149,10 @@ def main() -> None:
             folder = Path(temporary)
             random_checkpoint(folder)
         result = measure(folder, load, args.threads, args.rounds)
-    if args.json:
-        print(json.dumps(result))
-        return
     print(f"local engine  {result['engine_tokens_per_second']:>8} tok/s")
     print(f"transformers  {result['transformers_tokens_per_second']:>8} tok/s")
     print(f"ratio         {result['ratio']:>8}")
+    save(args.json, result)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from results import save
+
 SIZES = (100, 1_000, 10_000)
 
 
@@ -82,9 +84,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     ratio = rows[-1]["ms_per_episode"] / rows[0]["ms_per_episode"]
     print(f"time per episode, {SIZES[-1]} over {SIZES[0]}: {ratio:.2f}x")
-    if arguments.json:
-        result = {"command": "python benchmarks/scale.py", "rows": rows, "growth": round(ratio, 3)}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    save(arguments.json, {"rows": rows, "growth": round(ratio, 3)})
 
 
 if __name__ == "__main__":

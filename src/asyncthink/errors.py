@@ -44,11 +44,6 @@ class UnknownNameError(UsageError):
 class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
-    def __init__(self, what: str, extra: str, module: str) -> None:
-        super().__init__(
-            f"{what} needs the package {module!r}: pip install -c constraints.txt 'asyncthink[{extra}]'"
-        )
-
 
 class UnsupportedQueryError(UsageError):
     """The model was not made for this question."""

@@ -148,7 +148,9 @@ async def test_cancelling_at_every_await_point_leaves_nothing_behind() -> None:
         if countdown.scope.cancelled_caught:
             episode = builder.episode()
             assert episode.stop_reason is StopReason.CANCELLED
-            assert episode.traces[0].outcome is Outcome.CANCELLED
+            organizer = episode.traces[0]
+            answered = organizer.segments[-1].text.endswith("</ANSWER>") if organizer.segments else False
+            assert organizer.outcome is (Outcome.ANSWERED if answered else Outcome.CANCELLED)
     assert cancelled > 50
 
 

@@ -10,8 +10,8 @@ import typer
 
 from asyncthink.cli.options import one_line_errors, option
 from asyncthink.errors import AsyncThinkError
+from asyncthink.extras import EXTRAS, mend, missing
 
-EXTRAS = {"local": ("torch", "tokenizers", "safetensors", "jinja2")}
 FAILED = 4
 
 
@@ -20,16 +20,18 @@ def doctor_command(
     model: Annotated[str, option("--model", "The model to try.")] = "embedded",
 ) -> None:
     """Check the installation and decode a few tokens with a model."""
+    from importlib.metadata import version
+
     import anyio
 
     from asyncthink import __version__
 
     _line(True, "asyncthink", f"{__version__}, Python {platform.python_version()}")
     for extra, modules in EXTRAS.items():
-        missing = [module for module in modules if not _version(module)]
-        mend = f"missing {', '.join(missing)}: pip install -c constraints.txt 'asyncthink[{extra}]'"
-        found = ", ".join(f"{module} {_version(module)}" for module in modules)
-        _line(not missing, f"extra {extra}", mend if missing else found)
+        absent = missing(extra)
+        found = ", ".join(f"{module} {version(module)}" for module in modules if module not in absent)
+        told = f"missing {', '.join(absent)}: {mend(extra)}" if absent else found
+        _line(not absent, f"extra {extra}", told)
     try:
         told = anyio.run(_try_model, model)
     except AsyncThinkError as error:
@@ -40,15 +42,6 @@ def doctor_command(
 
 def _line(good: bool, what: str, text: str) -> None:
     sys.stdout.write(f"{'ok  ' if good else 'FAIL'}  {what}: {text}\n")
-
-
-def _version(module: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(module)
-    except PackageNotFoundError:
-        return None
 
 
 async def _try_model(name: str) -> str:

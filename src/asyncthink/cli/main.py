@@ -5,6 +5,8 @@ Exit status: 0 done or answered, 2 usage, 3 no answer, 4 engine, 130 interrupted
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from asyncthink.cli.doctor import doctor_command
@@ -14,13 +16,31 @@ from asyncthink.cli.train import train_app
 
 app = typer.Typer(
     name="asyncthink",
-    help="Language models that organise their own thinking: fork, go on, join, answer.",
     epilog="Exit status: 0 answered or done, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from asyncthink import __version__
+
+        typer.echo(f"asyncthink {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def asyncthink(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Language models that organise their own thinking: fork, go on, join, answer."""
+    del version
+
+
 app.command("think")(think_command)
 app.add_typer(train_app, name="train")
 app.command("tasks")(tasks_command)

@@ -25,7 +25,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
 def fail(message: str, status: int) -> NoReturn:
     """End the command with one line on standard error."""
     line = " ".join(message.split())
-    print(f"asyncthink: {line}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"asyncthink: {line}\n")
     raise typer.Exit(status)
 
 

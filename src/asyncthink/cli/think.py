@@ -61,6 +61,8 @@ def think_command(
 
     asyncthink think --task countdown --numbers 2,3,5,7 --target 28
     """
+    from dataclasses import asdict
+
     from asyncthink.engines.models import load_engine
     from asyncthink.runtime.budget import Limits
     from asyncthink.runtime.think import Organization
@@ -82,7 +84,16 @@ def think_command(
         temperature=temperature,
         top_p=top_p,
     )
-    settings = {"command": "think", "model": model, "method": method, "capacity": capacity, "seed": seed}
+    settings = {
+        "command": "think",
+        "model": model,
+        "method": method,
+        "capacity": capacity,
+        "seed": seed,
+        "temperature": temperature,
+        "top_p": top_p,
+        **asdict(limits),
+    }
     save = _saver(output, settings)
     episode, interrupted = _think(organization, question, seed, json)
     save(episode)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asyncthink.cli.options import one_line_errors
-from asyncthink.errors import MissingExtraError
+from asyncthink.extras import require
 
 if TYPE_CHECKING:
     from asyncthink.training.sft import Progress as ProgressLine
@@ -28,9 +27,7 @@ def sft_command(
     recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded.toml.")],
 ) -> None:
     """Format fine-tuning: make a model that speaks the protocol."""
-    for module in ("torch", "tokenizers", "safetensors", "jinja2"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError("training", "local", module)
+    require("local", "training")
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -44,7 +44,7 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capabilities:
-    """What an engine can do; what it cannot is worked around or refused by its users."""
+    """What an engine can do; what its users go by, and `doctor` shows."""
 
     token_ids: bool
     streaming: bool

@@ -4,7 +4,7 @@
     model.safetensors           weights under Hugging Face's names
     tokenizer.json              tokenizer
     organizer.jinja worker.jinja    how a query becomes a prompt; the model was trained with these
-    asyncthink.json             capacity, and the tasks the model knows with their limits
+    asyncthink.json             capacity, temperature, and the tasks the model knows with their limits
 
 Weights may come in shards (model.safetensors.index.json), and generation_config.json may name the tokens
 that end a text.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from asyncthink.engines.base import Engine
-from asyncthink.errors import MissingExtraError, UnknownNameError, UsageError
+from asyncthink.errors import UnknownNameError, UsageError
+from asyncthink.extras import require
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 """The checkpoint folder that ships with the package."""
 FORMS = ("embedded", "hf:FOLDER", "scripted:FILE")
-_LOCAL_MODULES = ("torch", "tokenizers", "safetensors")
 
 
 def load_engine(name: str) -> Engine:
@@ -30,9 +29,7 @@ def load_engine(name: str) -> Engine:
     if name == "embedded" or (kind == "hf" and colon):
         if not rest and colon:
             raise UsageError("hf: needs a folder, as in hf:checkpoints/mine")
-        for module in _LOCAL_MODULES:
-            if importlib.util.find_spec(module) is None:
-                raise MissingExtraError(f"the model {name!r}", "local", module)
+        require("local", f"the model {name!r}")
         from asyncthink.engines.local import LocalEngine
 
         return LocalEngine(Path(rest) if rest else EMBEDDED, name=name)

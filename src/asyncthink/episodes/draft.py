@@ -1,4 +1,4 @@
-"""A trace while it grows: what `fold.py` keeps for each agent. One token costs well under 2 microseconds."""
+"""A trace while it grows: what `fold.py` keeps for each agent."""
 
 from __future__ import annotations
 

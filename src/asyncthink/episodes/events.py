@@ -35,7 +35,7 @@ class Opened(Value, frozen=True, kw_only=True):
 
 
 class Began(Value, frozen=True, kw_only=True):
-    """An agent has its slot and its prompt, and begins."""
+    """An agent has its slot and begins."""
 
     path: str
     wall: float

@@ -44,7 +44,7 @@ class Metrics(Value, frozen=True, kw_only=True):
     overrun_tokens: int
     """Tokens decoded past a cut and dropped; in no other figure [D]."""
     forks: int
-    """Traces below the organizer: workers, those refused by a budget included, or parallel traces [D]."""
+    """Traces below the organizer: workers, refused ones included, or parallel traces [D]."""
     joins: int
     """Workers that were joined [D]."""
     waits: tuple[JoinWait, ...]

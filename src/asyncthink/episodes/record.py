@@ -117,7 +117,7 @@ class Trace(Value, frozen=True, kw_only=True):
     overrun_tokens: int = 0
     """Decoded past a cut and dropped."""
     wall_start: float | None = None
-    """Seconds after the episode's start at which it began to decode; None if it never did."""
+    """Seconds after the episode's start at which it got its slot; None if it never did."""
     wall_end: float | None = None
     """Seconds after the episode's start at which it ended."""
 

@@ -68,7 +68,8 @@ class FormatError(StrEnum):
     DUPLICATE_FORK = "duplicate_fork"
     """Paper: an index was forked twice; the second fork starts nothing."""
     POOL_OVERFLOW = "pool_overflow"
-    """Paper: a fork while every worker was active; the fork runs all the same."""
+    """Paper: a fork while every worker was active; the fork runs all the same, once one is free.
+    With capacity 1 there is none to wait for: the fork starts nothing."""
     UNKNOWN_JOIN = "unknown_join"
     """Paper: a join of an index that was not forked; it receives the empty string."""
     NO_ANSWER = "no_answer"

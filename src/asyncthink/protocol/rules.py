@@ -1,7 +1,7 @@
 """Which action is legal now, for the runtime while it happens and for loaders afterwards.
 
 Two things are not judged here. `pool_overflow` needs to know which workers were active: it is decided on
-the virtual clock, from the record (`episodes/`). And that the index of a dropped fork stays unused needs no
+the virtual clock, from the record (`episodes/`); with capacity 1 by the organizer, at once. And that the index of a dropped fork stays unused needs no
 rule: the parser reports it as `Malformed`, without an index.
 """
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import anyio
 
 from asyncthink.episodes.events import Joined
 from asyncthink.episodes.record import Outcome
+from asyncthink.errors import EngineError
 from asyncthink.protocol.actions import FormatError
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.organizer import ModelOrganizer
@@ -30,10 +31,24 @@ async def think_alone(stage: Stage, query: str, traces: int, merge: Merge) -> Re
     """Run independent traces of the query that cannot fork, and merge their answers.
 
     The result's outcome and counts are trace 0's.
+
+    Raises:
+        EngineError: the engine refuses to open one of the sessions.
     """
-    organizers = [
-        ModelOrganizer(stage, query, path="0" if trace == 0 else f"0/{trace}") for trace in range(traces)
-    ]
+    with ExitStack() as held:
+        organizers: list[ModelOrganizer] = []
+        try:
+            for trace in range(traces):
+                organizers.append(ModelOrganizer(stage, query, path="0" if trace == 0 else f"0/{trace}"))
+                held.callback(organizers[-1].session.close)
+        except EngineError:
+            for organizer in organizers:
+                organizer.tell_end(Result(outcome=Outcome.CANCELLED))
+            raise
+        return await _think_alone(stage, organizers, merge)
+
+
+async def _think_alone(stage: Stage, organizers: Sequence[ModelOrganizer], merge: Merge) -> Result:
     results: dict[str, Result] = {}
 
     async def run(organizer: ModelOrganizer) -> None:

@@ -33,7 +33,11 @@ class ModelOrganizer:
     def __init__(self, stage: Stage, query: str, *, path: str = "0") -> None:
         self.stage, self.path = stage, path
         stage.emit(Opened(path=path, role=Role.ORGANIZER, query=query, forked_at=None if path == "0" else 0))
-        self.session = stage.open(Role.ORGANIZER, path, query)
+        try:
+            self.session = stage.open(Role.ORGANIZER, path, query)
+        except EngineError as error:
+            self.tell_end(Result(outcome=Outcome.ENGINE_ERROR, cause=str(error)))
+            raise
         self.agent = Agent(stage, self.session, OrganizerParser(), role=Role.ORGANIZER, path=path)
         self.rules = Rules()
 
@@ -67,8 +71,7 @@ class ModelOrganizer:
             if pool is None:
                 self.fault(FormatError.POOL_OVERFLOW)
             else:
-                budget = self.stage.meter.fork()
-                pool.dispatch(self.path, action, at=spent.used, tick=spent.tick, budget=budget)
+                pool.dispatch(self.path, action, at=spent.used, tick=spent.tick)
 
     async def _join(self, join: Join, pool: Pool | None) -> None:
         if not self._judge(join):

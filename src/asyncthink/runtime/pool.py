@@ -53,12 +53,11 @@ class Pool:
         self.leaving = Outcome.CANCELLED
         """Outcome of a worker that is cancelled, unless the organizer dismisses it first."""
 
-    def dispatch(self, parent: str, fork: Fork, *, at: int, tick: int, budget: str | None) -> None:
+    def dispatch(self, parent: str, fork: Fork, *, at: int, tick: int) -> None:
         """Start a fork's worker, or queue it; the organizer never waits.
 
         Args:
             at: tokens the organizer had decoded; `tick` is the same on the virtual clock.
-            budget: why it may not be started, or None.
         """
         path = f"{parent}/{fork.index}"
         query = tags.unescape(fork.query)
@@ -66,11 +65,9 @@ class Pool:
         worker = self.workers.get(fork.to or DEFAULT)
         job = Job(path=path, query=query, worker=worker or self.workers[DEFAULT], tick=tick)
         self.jobs[fork.index] = job
-        if worker is None:
-            cause = f"there is no worker {fork.to!r}"
+        cause = self.stage.meter.fork() if worker else f"there is no worker {fork.to!r}"
+        if cause:
             self._end(job, Result(outcome=Outcome.REFUSED, cause=cause))
-        elif budget:
-            self._end(job, Result(outcome=Outcome.REFUSED, cause=budget))
         elif self.free:
             self._start(job)
         else:

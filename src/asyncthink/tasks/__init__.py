@@ -52,8 +52,6 @@ def recognise(sentence: str) -> Recognised | None:
     Raises:
         UsageError: it states a problem whose values make no sense.
     """
-    for task in TASKS.values():
-        problem = task.parse(sentence)
-        if problem is not None:
-            return Recognised(task, problem)
-    return None
+    read = ((task, task.parse(sentence)) for task in TASKS.values())
+    found = [Recognised(task, problem) for task, problem in read if problem is not None]
+    return next((each for each in found if each.task.makes(each.problem)), found[0] if found else None)

@@ -64,6 +64,10 @@ class Task(Protocol, Generic[P]):
         """Read such a sentence; None when it is not one of this task's."""
         ...
 
+    def makes(self, problem: P) -> bool:
+        """Return whether `problem` draws such ones: of two tasks with one sentence, that one is meant."""
+        ...
+
     def check(self, problem: P, answer: str) -> Score:
         """Judge an answer exactly; never raises on any text."""
         ...

@@ -124,6 +124,10 @@ class Countdown:
             wanted=int(found["wanted"]),
         )
 
+    def makes(self, problem: CountdownProblem) -> bool:
+        """Return whether this preset draws so many numbers of that size."""
+        return len(problem.numbers) == self.size and max(problem.numbers) <= self.largest
+
     def check(self, problem: CountdownProblem, answer: str) -> Score:
         """Score min(n_c, n_s) / n_s over the first n_s non-blank lines."""
         parts: list[Part] = []

@@ -2,8 +2,8 @@
 
     asyncthink train sft recipes/embedded.toml
 
-Batches are made of examples of like length instead of packing them: no example sees another, and about
-nine tokens in ten are real. The data of a step is a function of (seed, shard), so that a killed run goes
+Batches are made of examples of like length instead of packing them: no example sees another, and little
+of a batch is padding. The data of a step is a function of (seed, shard), so that a killed run goes
 on where its last saved state was: the same batches, the same weights.
 """
 
@@ -205,7 +205,7 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
     """Train, going on from the run directory's last state; return the checkpoint folder.
 
     Raises:
-        UsageError: the run directory belongs to another recipe, or cannot be written.
+        UsageError: the run directory belongs to another recipe or cannot be written, or no trace fits.
     """
     torch.set_num_threads(recipe.train.threads)
     run = _open_run(recipe)
@@ -223,13 +223,15 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
         examples = shard_examples(problems, recipe.data, recipe.seed, position.shard)
         rows = [encoder.row(example) for example in examples]
         rows = [row for row in rows if len(row.ids) <= recipe.model.max_length]
+        if not rows:
+            raise UsageError(f"no trace is as short as max_length = {recipe.model.max_length} tokens")
         groups = batches(rows, recipe.train.batch_tokens, random)
         _run_shard(recipe, run, model, optimizers, position, groups[position.batch :], report)
         position.shard += 1
         position.batch = 0
     _save(run, model, optimizers, position)
     checkpoint = run / "checkpoint"
-    profile = Profile(capacity=CAPACITY, tasks=LIMITS)
+    profile = Profile(capacity=CAPACITY, tasks=LIMITS, temperature=recipe.model.temperature)
     save_checkpoint(
         checkpoint,
         Checkpoint(

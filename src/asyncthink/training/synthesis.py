@@ -93,7 +93,7 @@ def peels(value: int, target: int) -> tuple[tuple[str, int], ...]:
         ("-", value - target),
         ("_-", target + value),
         ("*", target // value if value and target % value == 0 else -1),
-        ("/", value // target if target and value % target == 0 else -1),
+        ("/", value // target if value and target and value % target == 0 else -1),
         ("_/", target * value if value else -1),
     ]
     return tuple((operator, rest) for operator, rest in found if 0 <= rest <= LARGEST)

@@ -64,6 +64,7 @@ class _Agent:
             joined_at=None if self.joined_at is None else max(self.forked_at, self.joined_at),
             ended=True,
             inserts=[],
+            refused=self.outcome is Outcome.REFUSED,
         )
 
     def state(self) -> str:

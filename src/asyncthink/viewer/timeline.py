@@ -109,6 +109,7 @@ class _Layout:
     def __init__(self, everyone: Sequence[Agent], plan: Schedule, over: bool) -> None:
         self.agents, self.plan, self.over = everyone, plan, over
         self.forked = {one.path: _tick(plan.turns.get(one.parent), one.forked_at) for one in everyone}
+        self.refused = {one.path for one in everyone if one.refused}
         self.joined: dict[str, Wait] = {wait.path: wait for wait in plan.joins}
         self.waits: dict[str, list[Wait]] = {}
         for wait in plan.joins:
@@ -139,7 +140,7 @@ class _Layout:
         working = Activity.DECODING if turn.counted or not self.over else Activity.WASTED
         found = [(working, a, b) for a, b in turn.spans]
         found += [(Activity.WAITING, wait.arrived, wait.resumed) for wait in self.waits.get(path, ())]
-        if forked is not None:
+        if forked is not None and path not in self.refused:
             never = joined.resumed if joined else self.length
             found.append((Activity.QUEUED, forked, never if turn.start is None else turn.start))
         if joined and turn.end is not None:

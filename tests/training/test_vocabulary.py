@@ -1,0 +1,96 @@
+"""The embedded model's tokenizer: nothing is lost, and what matters is one token."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asyncthink.engines.checkpoint import render
+from asyncthink.protocol import tags
+from asyncthink.tasks.countdown import CountdownProblem
+from asyncthink.training.sft import Encoder
+from asyncthink.training.synthesis import LARGEST, candidates, organizer_example, worker_example
+from asyncthink.training.vocabulary import BOS, EOS, INDICES, PAD, build_tokenizer
+
+TOKENIZER = build_tokenizer()
+SPECIAL = {TOKENIZER.token_to_id(name) for name in (PAD, BOS, EOS)}
+TAGS = [
+    *(tag for index in INDICES for tag in tags.fork(index, "|").split("|")),
+    *(tag for index in INDICES for tag in (tags.join(index), tags.join_end(index))),
+    *tags.returned("|").split("|"),
+    *tags.answer("|").split("|"),
+]
+PIECES = [*TAGS, PAD, BOS, EOS, "<0x41>", "<0xC3>", " 7", "007", " 129", "\r\n", " ", "_-", "<FORK-25>", "é", "🙂"]
+
+anything = st.text(st.characters(exclude_categories=["Cs"]))
+mixed = st.lists(st.one_of(anything, st.sampled_from(PIECES))).map("".join)
+
+
+def ids(text: str) -> list[int]:
+    return TOKENIZER.encode(text).ids
+
+
+@settings(deadline=None)
+@given(mixed)
+@example("<pad><bos><eos> <eos>")
+@example("<0x41><0xC3><0xA9>")
+@example("\x00\t\n\x0b\x85\u2028\u3000\ufeff\ufffd")
+@example("e\u0301 ①  ٣ ﷽ ½ ﬀ")
+def test_any_text_comes_back_and_holds_no_special_token(text: str) -> None:
+    found = ids(text)
+    assert TOKENIZER.decode(found, skip_special_tokens=False) == text
+    assert not SPECIAL & set(found)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["\n", "</JOIN-3>", "<RETURN>"]), anything)))
+def test_text_that_is_inserted_in_parts_is_the_text(parts: list[tuple[str, str]]) -> None:
+    """The record decodes a context whose pieces were encoded one by one."""
+    found = [token for part in parts for piece in part for token in ids(piece)]
+    assert TOKENIZER.decode(found, skip_special_tokens=False) == "".join(a + b for a, b in parts)
+
+
+def test_every_number_with_its_blank_is_one_token() -> None:
+    numbers = [ids(f" {number}") for number in range(LARGEST + 1)]
+    assert LARGEST == 128 and all(len(number) == 1 for number in numbers)
+    assert len({number[0] for number in numbers}) == LARGEST + 1
+    assert len(ids(" 129")) > 1
+
+
+def test_numbers_stay_one_token_in_company() -> None:
+    assert [TOKENIZER.id_to_token(token) for token in ids(" 2 13 | 128 7 > 28\n")] == (
+        [" 2", " 13", " |", " 128", " 7", " >", " 28", "\n"]
+    )
+
+
+def test_every_tag_is_one_token() -> None:
+    assert list(INDICES) == list(range(1, 25)) and len(set(TAGS)) == 4 * 24 + 4
+    for tag in TAGS:
+        assert [TOKENIZER.id_to_token(token) for token in ids(tag)] == [tag]
+        inside = f" 7 *{tag} 2 3"
+        assert TOKENIZER.token_to_id(tag) in ids(inside) and len(ids(inside)) == 5
+
+
+def test_an_operator_of_a_peel_is_one_token() -> None:
+    for operator in ("+", "-", "*", "/", "_-", "_/"):
+        assert [TOKENIZER.id_to_token(token) for token in ids(f" 7 {operator} 4")] == [
+            " 7",
+            f" {operator}",
+            " 4",
+        ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_traces_and_prompts_need_no_bytes(seed: int) -> None:
+    encoder = Encoder()
+    random = Random(seed)
+    problem = CountdownProblem(numbers=(3, 7, 12, 20), target=24 + 6 * seed, wanted=1 + seed % 4)
+    examples = [organizer_example(problem, 4, random), worker_example(random.choice(candidates(problem)).query)]
+    for one in examples:
+        prompt = render(encoder.templates[one.role], query=one.query, capacity=one.capacity)
+        for text in (prompt, *(piece.text for piece in one.pieces)):
+            spelled = [TOKENIZER.id_to_token(token) for token in ids(text)]
+            assert not [token for token in spelled if token.startswith("<0x")], text
