@@ -86,8 +86,7 @@ def main() -> None:
     problems = [task.problem(Split.DEV, arguments.seed, index) for index in range(arguments.problems)]
     episodes = anyio.run(think_all, [task.prompt(problem) for problem in problems], arguments)
     scores = [
-        task.check(problem, episode.answer or "")
-        for problem, episode in zip(problems, episodes, strict=True)
+        task.check(problem, episode.answer or "") for problem, episode in zip(problems, episodes, strict=True)
     ]
     values = report(episodes, scores)
     for name, found in values["summary"].items():

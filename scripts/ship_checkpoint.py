@@ -17,6 +17,7 @@ LIMIT = 10_000_000
 
 
 def main() -> None:
+    """Copy the files of a checkpoint, and nothing else."""
     source = Path(sys.argv[1])
     target = Path(__file__).parent.parent / "src" / "asyncthink" / "embedded"
     size = sum((source / name).stat().st_size for name in FILES)

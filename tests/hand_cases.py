@@ -14,7 +14,7 @@ def work(tokens: int, text: str = "r") -> str:
     return " ".join(["w"] * (tokens - 3)) + f" <RETURN>{text}</RETURN>"
 
 
-CASES = [
+CASES: list[tuple[str, str, dict[str, str], int, int, int, list[str]]] = [
     # Fork ends at 3, worker 4..13, join arrives at 4, answer 14..16; a_t = 1*4 + 10 workers + 3.
     ("fork then join at once", f"{FORK1} <JOIN-1> {DONE}", {"a": work(10)}, 2, 16, 17, []),
     # The join (tick 11) comes when the worker (4..8) is long done: no wait.
@@ -24,7 +24,15 @@ CASES = [
     # Fork 2 ends at 6 and finds worker 1 (4..13) in the only slot: it runs in 14..18, joined from 7 on.
     ("queued worker", f"{FORK1} {FORK2} <JOIN-2> {DONE}", {"a": work(10), "b": work(5)}, 2, 21, 15, ["po"]),
     # Worker 1 is 4..6, fork 2 ends at 6: the slot is free at that very tick, no overflow.
-    ("slot free just in time", f"{FORK1} {FORK2} <JOIN-2> {DONE}", {"a": work(3), "b": work(3)}, 2, 12, 13, []),
+    (
+        "slot free just in time",
+        f"{FORK1} {FORK2} <JOIN-2> {DONE}",
+        {"a": work(3), "b": work(3)},
+        2,
+        12,
+        13,
+        [],
+    ),
     # Joins in the other order: worker 1 is 4..23, worker 2 is 7..9; join 2 at 7 waits to 9, join 1 to 23.
     (
         "interleaved",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncthink.episodes.store import RunDirectory
 from asyncthink.extras import EXTRAS
 
 COMMAND = [sys.executable, "-c", "from asyncthink.cli.main import run; run()"]
@@ -106,8 +107,6 @@ def test_an_interrupted_thought_is_kept(tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert json.loads(stdout)["stop_reason"] == "cancelled"
     assert "Traceback" not in stderr
-    from asyncthink.episodes.store import load_episodes
-
-    (episode,) = load_episodes(tmp_path / "run")
+    (episode,) = RunDirectory.open(tmp_path / "run").episodes()
     assert episode.stop_reason.value == "cancelled"
     assert episode.traces[0].segments

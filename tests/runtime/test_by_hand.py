@@ -16,6 +16,7 @@ from asyncthink.runtime.think import think_sync
 
 pytestmark = pytest.mark.anyio
 
+
 async def run(organizer: Any, workers: dict[str, str], capacity: int = 4, **settings: Any) -> Episode:
     engine = ScriptedEngine({"organizer": organizer, "workers": workers})
     async with Organization(engine, capacity=capacity, **settings) as organization:
@@ -87,9 +88,7 @@ async def test_the_record_holds_everything_the_agents_saw() -> None:
     organizer = f"1 {FORK1} 2 <JOIN-1> 3 {DONE} trailing words"
     episode = await run(organizer, {"a": "w" + work(3, "r s") + " more"})
     root, worker = episode.traces
-    assert "".join(s.text for s in root.segments) == (
-        f"q1 {FORK1} 2 <JOIN-1>r s</JOIN-1> 3 {DONE}"
-    )
+    assert "".join(s.text for s in root.segments) == (f"q1 {FORK1} 2 <JOIN-1>r s</JOIN-1> 3 {DONE}")
     assert "".join(s.text for s in worker.segments) == "aw <RETURN>r s</RETURN>"
     for trace in episode.traces:
         for segment in trace.segments:

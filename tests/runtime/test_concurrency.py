@@ -68,7 +68,7 @@ async def test_simulated_duration_equals_the_critical_path() -> None:
         ticks: list[int] = []
 
         def listen(_: Event, engine: ScriptedEngine = engine, ticks: list[int] = ticks) -> None:
-            ticks[:] = [unit.lockstep.tick for unit in engine._units.values()] or ticks
+            ticks[:] = [unit.lockstep.tick for unit in engine.units.values()] or ticks
 
         async with Organization(engine, capacity=rng.randint(2, 5)) as organization:
             episode = await organization.think("q", listen=listen)
@@ -98,7 +98,7 @@ async def test_leaving_a_stream_early_stops_everything() -> None:
         async with organization.stream("q") as events:
             async for _ in events:
                 break
-        assert engine._units == {}
+        assert engine.units == {}
 
 
 class Countdown:
@@ -120,11 +120,12 @@ async def test_cancelling_at_every_await_point_leaves_nothing_behind() -> None:
     for after in range(1, 1000):
         countdown = Countdown(after)
         engine = ScriptedEngine(SCRIPT)
-        original = ScriptedEngine.open
 
-        def open_with_points(self: ScriptedEngine, *args: Any, c: Countdown = countdown, **kwargs: Any) -> Any:
-            session = original(self, *args, **kwargs)
-            arrive = session._unit.lockstep.arrive
+        def open_with_points(
+            self: ScriptedEngine, *args: Any, c: Countdown = countdown, **kwargs: Any
+        ) -> Any:
+            session = ScriptedEngine.open(self, *args, **kwargs)
+            arrive = session.unit.lockstep.arrive
 
             async def counted(member: object) -> int:
                 await c.point()
@@ -132,7 +133,7 @@ async def test_cancelling_at_every_await_point_leaves_nothing_behind() -> None:
                 await c.point()
                 return tick
 
-            session._arrive = counted  # pyright: ignore[reportAttributeAccessIssue]
+            session.arrive = counted
             return session
 
         engine.open = open_with_points.__get__(engine)  # pyright: ignore
@@ -140,7 +141,7 @@ async def test_cancelling_at_every_await_point_leaves_nothing_behind() -> None:
         async with Organization(engine, capacity=3) as organization:
             with countdown.scope:
                 await organization.think("q", listen=builder.apply)
-        assert engine._units == {}, after
+        assert engine.units == {}, after
         assert builder.finished, after
         if countdown.left > 0:
             break
@@ -171,7 +172,7 @@ async def test_cancelling_from_outside_at_every_moment() -> None:
             async with Organization(engine, capacity=3) as organization:
                 await organization.think("q", listen=listen)
         assert builder.finished
-        assert engine._units == {}
+        assert engine.units == {}
 
 
 class FailingEngine(ScriptedEngine):
@@ -185,12 +186,13 @@ class FailingEngine(ScriptedEngine):
         session = super().open(*args, **kwargs)
         if kwargs["path"] == self.path:
 
-            async def broken(_stops: Any, _max: int) -> Any:
+            async def broken(stops: Any, max_tokens: int) -> Any:
+                del stops, max_tokens
                 await checkpoint()
                 raise EngineError("the cable is cut")
                 yield
 
-            session._play = broken
+            setattr(session, "play", broken)  # noqa: B010
         return session
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import groupby, islice
+from functools import cache
+from itertools import groupby, islice, permutations
 from pathlib import Path
 from random import Random
+from statistics import mean
 
 import pytest
 import torch
@@ -46,23 +47,31 @@ workers_per_organizer = 1.5
 tokens = 5_000
 batch_tokens = 700
 optimizer = "{optimizer}"
-learning_rate = 0.01
-embedding_learning_rate = 0.01
+learning_rate = 0.02
+embedding_learning_rate = 0.02
 warmup_steps = 2
 bfloat16 = false
 threads = 1
 save_every = 3
 """
 
-CACHED_FORMS = lru_cache(maxsize=None)(forms_by_target)
-"""Half the seconds of these tests, were it done for every run again."""
+
+@cache
+def quick_forms(numbers: tuple[int, ...]) -> Counter[int]:
+    """Stand in for `forms_by_target`, which would take most of these tests' time: from left to right only."""
+    found: Counter[int] = Counter()
+    for a, b, c, d in set(permutations(numbers)):
+        for first in (a + b, a - b, a * b):
+            for second in (first + c, first - c, first * c):
+                found.update((second + d, second - d, second * d))
+    return Counter({target: count for target, count in found.items() if 10 <= target <= 100})
 
 
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of a few batches, so that a run of seconds crosses several."""
     monkeypatch.setattr(sft, "SHARD", 5)
-    monkeypatch.setattr(countdown, "forms_by_target", CACHED_FORMS)
+    monkeypatch.setattr(countdown, "forms_by_target", quick_forms)
 
 
 def write_recipe(folder: Path, *, optimizer: str = "muon", output: str | None = None, **changes: str) -> Path:
@@ -122,24 +131,17 @@ def prompt_of(example: Example) -> str:
     return f"{example.query}\nAgents: {example.capacity}\n"
 
 
-def test_loss_is_the_mean_over_trained_tokens_whatever_the_company() -> None:
+def test_loss_is_the_mean_over_trained_tokens_whatever_the_company(tmp_path: Path) -> None:
     encoder = Encoder()
     rows = [encoder.row(one) for one in examples()]
     rows = [rows[0], rows[-1]]
     assert len(rows[0].ids) != len(rows[1].ids)
-    torch.random.default_generator.manual_seed(1)
-    recipe = Recipe(
-        model=load_recipe("recipes/embedded.toml").model,
-        data=load_recipe("recipes/embedded.toml").data,
-        train=load_recipe("recipes/embedded.toml").train,
-        output="",
-    )
-    model = Llama(sft.model_config(recipe, encoder))
+    model = Llama(sft.model_config(tiny(tmp_path), encoder))
     with torch.inference_mode():
         together, _ = loss_of(model, *tensors(rows))
         alone = [(loss_of(model, *tensors([row]))[0], sum(row.trained)) for row in rows]
-    mean = sum(loss * count for loss, count in alone) / sum(count for _, count in alone)
-    assert torch.allclose(together, torch.as_tensor(mean), rtol=1e-5)
+    expected = sum(loss * count for loss, count in alone) / sum(count for _, count in alone)
+    assert torch.allclose(together, torch.as_tensor(expected), rtol=1e-5)
 
 
 def test_batches_hold_every_row_once_and_little_padding() -> None:
@@ -169,6 +171,12 @@ def test_problems_are_of_the_train_split_and_have_enough_solutions(monkeypatch: 
     assert [problem.wanted for problem in drawn] == [1 + place % 4 for place in range(2000)]
     assert {number for problem in drawn for number in problem.numbers} == set(range(1, 21))
     assert any(list(problem.numbers) != sorted(problem.numbers) for problem in drawn)
+
+
+def test_a_real_problem_has_enough_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(countdown, "forms_by_target", forms_by_target)
+    problem = TrainProblems()(Random(1), 2)
+    assert split_of(problem.numbers) is Split.TRAIN and forms_by_target(problem.numbers)[problem.target] >= 4
 
 
 def test_a_shard_does_not_depend_on_what_was_solved_before() -> None:
@@ -226,7 +234,7 @@ Run = tuple[Path, list[Progress], bytes]
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
-    @lru_cache
+    @cache
     def run(optimizer: str) -> Run:
         progress: list[Progress] = []
         folder = sft.train_sft(tiny(tmp_path_factory.mktemp("whole"), optimizer=optimizer), progress.append)
@@ -243,7 +251,9 @@ def test_a_tiny_run_learns_and_logs(uninterrupted: Callable[[str], Run]) -> None
     folder, progress, _ = uninterrupted("muon")
     assert [one.step for one in progress] == list(range(1, len(progress) + 1)) and len(progress) > 7
     assert progress[-2].tokens < 5_000 <= progress[-1].tokens < 5_700
-    assert progress[-1].loss < 0.7 * progress[0].loss and progress[-1].accuracy > progress[0].accuracy
+    before, after = progress[:2], progress[-3:]
+    assert mean(one.loss for one in after) < 0.9 * mean(one.loss for one in before)
+    assert mean(one.accuracy for one in after) > mean(one.accuracy for one in before)
     lines = [json.loads(line) for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(one.step, one.loss) for one in progress]
     assert not list(folder.parent.glob("*.tmp"))
@@ -265,18 +275,14 @@ def test_the_checkpoint_is_that_of_the_training(uninterrupted: Callable[[str], R
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("place", [1, -1], ids=["organizer", "worker"])
-async def test_the_engine_sees_what_the_training_saw(
-    uninterrupted: Callable[[str], Run], place: int
-) -> None:
+async def test_the_engine_sees_what_the_training_saw(uninterrupted: Callable[[str], Run], place: int) -> None:
     """Prompt, inserted text and written text become the ids of the training row."""
     folder, _, _ = uninterrupted("muon")
     example = examples()[place]
     row = Encoder().row(example)
     async with LocalEngine(folder) as engine:
         message = Message(role="user", content=example.query)
-        session = engine.open(
-            [message], role=example.role, episode="e", path="0", capacity=example.capacity
-        )
+        session = engine.open([message], role=example.role, episode="e", path="0", capacity=example.capacity)
         for piece in example.pieces:
             session.insert(piece.text)
         assert [*session.ids, Encoder().eos] == row.ids
@@ -319,7 +325,7 @@ def test_a_killed_run_ends_with_the_same_weights(
             if progress.step == kill:
                 raise Killed
 
-        torch.random.default_generator.manual_seed(start)  # a new process has another state
+        torch.rand(start)  # a new process has another state
         if kill is None:
             assert weights(sft.train_sft(recipe, report)) == expected
         else:
@@ -330,7 +336,7 @@ def test_a_killed_run_ends_with_the_same_weights(
 
 
 def test_every_save_point_of_a_run_leads_to_the_same_weights(
-    uninterrupted: Callable[[str], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Callable[[str], Run], tmp_path: Path
 ) -> None:
     """Among them the last batch of a shard, where a resumed run has nothing left to do in it."""
     _, whole, expected = uninterrupted("adamw")
@@ -356,7 +362,9 @@ def test_a_seed_makes_another_model(uninterrupted: Callable[[str], Run], tmp_pat
     _, whole, _ = uninterrupted("muon")
     other: list[Progress] = []
     with pytest.raises(Killed):
-        sft.train_sft(tiny(tmp_path, seed="4"), lambda progress: (other.append(progress), killer(1)(progress))[1])
+        sft.train_sft(
+            tiny(tmp_path, seed="4"), lambda progress: (other.append(progress), killer(1)(progress))[1]
+        )
     assert other[0].loss != whole[0].loss
 
 
@@ -373,7 +381,7 @@ def refused(call: Callable[[], object], *named: str) -> None:
 def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
     sft.train_sft(tiny(tmp_path, tokens="500"))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    recipe = tiny(tmp_path, tokens="500", learning_rate="0.02")
+    recipe = tiny(tmp_path, tokens="500", learning_rate="0.03")
     refused(lambda: sft.train_sft(recipe), "another recipe", str(tmp_path / "run"))
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
@@ -394,9 +402,10 @@ def test_traces_that_are_all_too_long_are_refused(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"layers": "1\nlayer = 2"}, ["model.layer'", "did you mean 'model.layers'"]),
-        ({"learning_rate": "0.1\nlearnig_rate = 0.2"}, ["did you mean 'train.learning_rate'"]),
+        ({"threads": "1\nlearnig_rate = 0.2"}, ["did you mean 'train.learning_rate'"]),
         ({"seed": "1\nsource = 'x'"}, ["source"]),
-        ({"seed": "1\n[eval]\nx = 1\n[model]\n"}, ["eval"]),
+        ({"save_every": "3\n[eval]\nx = 1"}, ["'eval'"]),
+        ({"save_every": "3\n[finish]\nsteps = 2"}, ["unknown recipe key 'finish"]),
         ({"layers": "'2'"}, ["tiny.toml", "int", "model.layers"]),
         ({"layers": "true"}, ["tiny.toml", "model.layers"]),
         ({"tokens": "5.5"}, ["tiny.toml", "train.tokens"]),

@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
 def _version(wanted: bool) -> None:
     if wanted:
         from asyncthink import __version__

@@ -106,9 +106,7 @@ def think_command(
         fail(f"no answer: {episode.cause or episode.stop_reason}", ENGINE if failed else NO_ANSWER)
 
 
-def _question(
-    query: str | None, task: str | None, numbers: str | None, target: int | None, seed: int
-) -> str:
+def _question(query: str | None, task: str | None, numbers: str | None, target: int | None, seed: int) -> str:
     from asyncthink.tasks import Split, get_task
     from asyncthink.tasks.countdown import parse_numbers
 

@@ -22,6 +22,8 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
+    """How tokens are drawn."""
+
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0

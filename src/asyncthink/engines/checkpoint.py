@@ -19,11 +19,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -111,14 +111,14 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / SHARDS).exists():
         files = sorted(set(_json(folder / SHARDS).get("weight_map", {}).values()))
     tensors: dict[str, Tensor] = {}
-    try:
-        for name in files:
-            tensors |= {key: value for key, value in load_file(folder / name).items() if _DERIVED not in key}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: {name} is missing") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder}: {name} cannot be read: {_first_line(error)}") from error
-    return tensors
+    for name in files:
+        try:
+            tensors |= safetensors.torch.load_file(folder / name)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{folder}: {name} is missing") from error
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder}: {name} cannot be read: {_first_line(error)}") from error
+    return {key: value for key, value in tensors.items() if _DERIVED not in key}
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
@@ -217,7 +217,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     if checkpoint.model.config.tie_word_embeddings:
         del tensors["lm_head.weight"]
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     checkpoint.tokenizer.save(str(folder / TOKENIZER))
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -69,7 +69,7 @@ def encode(tokenizer: Tokenizer, text: str, *, trusted: bool = False) -> list[in
 
 
 @contextmanager
-def _special_tokens(tokenizer: Tokenizer, *, recognised: bool) -> Iterator[None]:
+def _special_tokens(tokenizer: Tokenizer, *, recognised: bool) -> Generator[None]:
     before = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = not recognised
     try:
@@ -85,7 +85,6 @@ class ChatTemplate:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
-        environment.globals["raise_exception"] = _raise
         environment.filters["tojson"] = _to_json
         self._special = special
         try:
@@ -101,7 +100,9 @@ class ChatTemplate:
         mark = secrets.token_hex(16)
         hidden = [{"role": each.role, "content": f"{mark}-{place}-"} for place, each in enumerate(messages)]
         try:
-            text = self._template.render(messages=hidden, add_generation_prompt=True, **self._special)
+            text = self._template.render(
+                messages=hidden, add_generation_prompt=True, raise_exception=_raise, **self._special
+            )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise _broken(error) from error
         pieces = re.split(f"{mark}-([0-9]+)-", text)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
+import msgspec
 
 from asyncthink.engines.base import Capabilities, Chunk, Message, Profile, Sampling
 from asyncthink.engines.lockstep import Lockstep
@@ -27,6 +28,7 @@ from asyncthink.errors import UsageError
 
 _TOKEN = re.compile(r"<[^<>]*>|[^\s<]+")
 ANY = "*"
+FORM = 'expected {"organizer": text, "workers": {"sub-query": text}}'
 
 
 @lru_cache(maxsize=4096)
@@ -71,15 +73,17 @@ class ScriptedEngine:
         raw = script if isinstance(script, dict) else _read(Path(script))
         self.name = f"scripted:{source}"
         self.delay = delay
-        organizer = raw.get("organizer")
-        self.organizer: list[str] = [organizer] if isinstance(organizer, str) else organizer or []
-        self.workers: dict[str, str] = raw.get("workers", {})
-        texts = [*self.organizer, *(self.workers.values() if isinstance(self.workers, dict) else [None])]
-        if not self.organizer or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f'{source}: expected {{"organizer": text, "workers": {{"sub-query": text}}}}')
+        try:
+            texts = msgspec.convert(raw.get("organizer"), str | list[str])
+            self.organizer = [texts] if isinstance(texts, str) else texts
+            self.workers = msgspec.convert(raw.get("workers", {}), dict[str, str])
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{source}: {FORM}: {error}") from error
+        if not self.organizer:
+            raise UsageError(f"{source}: {FORM}: the organizer has no text")
         if unknown := sorted(set(raw) - {"organizer", "workers"}):
             raise UsageError(f"{source}: unknown key {unknown[0]!r} (known: organizer, workers)")
-        self._units: dict[str, _Unit] = {}
+        self.units: dict[str, _Unit] = {}
 
     def open(
         self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
@@ -91,20 +95,20 @@ class ScriptedEngine:
             text = self.organizer[min(trace, len(self.organizer) - 1)]
         else:
             text = self.workers.get(query, self.workers.get(query.strip(), self.workers.get(ANY, "")))
-        unit = self._units.setdefault(episode, _Unit())
+        unit = self.units.setdefault(episode, _Unit())
         return ScriptedSession(self, episode, unit, query, split_tokens(text))
 
     def release(self, episode: str, unit: _Unit) -> None:
         """Forget an episode whose last session was closed."""
         unit.members -= 1
         if not unit.members:
-            self._units.pop(episode, None)
+            self.units.pop(episode, None)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._units.clear()
+        self.units.clear()
 
 
 class ScriptedSession:
@@ -114,29 +118,30 @@ class ScriptedSession:
         self, engine: ScriptedEngine, episode: str, unit: _Unit, query: str, tokens: tuple[str, ...]
     ) -> None:
         self.prompt = Chunk(text=query, n_tokens=len(split_tokens(query)))
-        self._engine, self._episode, self._unit = engine, episode, unit
+        self._engine, self._episode, self.unit = engine, episode, unit
         self._tokens = tokens
         self._next = 0
         self._closed = False
         unit.members += 1
-        self._arrive = unit.lockstep.arrive
+        self.arrive = unit.lockstep.arrive
         unit.lockstep.wake(self)
 
     @asynccontextmanager
     async def decode(
         self, stops: Sequence[str], max_tokens: int, sampling: Sampling
-    ) -> AsyncIterator[AsyncIterator[Chunk]]:
+    ) -> AsyncGenerator[AsyncIterator[Chunk]]:
         """Play on; see `Session.decode`. Sampling changes nothing."""
         del sampling
-        async with aclosing(self._play(tuple(stops), max_tokens)) as chunks:
+        async with aclosing(self.play(tuple(stops), max_tokens)) as chunks:
             yield chunks
 
-    async def _play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncGenerator[Chunk, None]:
+    async def play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncGenerator[Chunk, None]:
+        """Yield one token a chunk, each in its tick."""
         written = ""
         for _ in range(max_tokens):
             if self._next == len(self._tokens):
                 return
-            tick = await self._arrive(self)
+            tick = await self.arrive(self)
             if self._engine.delay:
                 await self._until(tick)
             text = self._tokens[self._next]
@@ -147,7 +152,7 @@ class ScriptedSession:
                 return
 
     async def _until(self, tick: int) -> None:
-        unit = self._unit
+        unit = self.unit
         if unit.began is None:
             unit.began = anyio.current_time() - (tick - 1) * self._engine.delay
         await anyio.sleep_until(unit.began + tick * self._engine.delay)
@@ -157,16 +162,19 @@ class ScriptedSession:
         return Chunk(text=text, n_tokens=len(split_tokens(text)))
 
     def rest(self) -> None:
-        self._unit.lockstep.rest(self)
+        """See `Session`."""
+        self.unit.lockstep.rest(self)
 
     def wake(self) -> None:
-        self._unit.lockstep.wake(self)
+        """See `Session`."""
+        self.unit.lockstep.wake(self)
 
     def close(self) -> None:
+        """See `Session`."""
         if not self._closed:
             self._closed = True
-            self._unit.lockstep.rest(self)
-            self._engine.release(self._episode, self._unit)
+            self.unit.lockstep.rest(self)
+            self._engine.release(self._episode, self.unit)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -177,5 +185,5 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise UsageError(f'{path}: expected {{"organizer": text, "workers": {{"sub-query": text}}}}')
+        raise UsageError(f"{path}: {FORM}")
     return raw  # pyright: ignore[reportUnknownVariableType]

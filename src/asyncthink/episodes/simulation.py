@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asyncthink.episodes.clock import Agent, agents
+from asyncthink.episodes.agents import Agent, agents
 from asyncthink.episodes.record import Episode
 
 

@@ -1,0 +1,1 @@
+"""The fork-join runtime."""

@@ -119,6 +119,7 @@ async def organize(stage: Stage, query: str, workers: Mapping[str, Worker]) -> R
 
 
 async def _organize(stage: Stage, organizer: ModelOrganizer, workers: Mapping[str, Worker]) -> Result:
+    result: Result | None = None
     async with anyio.create_task_group() as group:
         pool = Pool(stage, group, workers, stage.capacity - 1) if stage.capacity > 1 else None
         try:
@@ -135,4 +136,5 @@ async def _organize(stage: Stage, organizer: ModelOrganizer, workers: Mapping[st
         organizer.tell_end(result)
         if pool:
             pool.dismiss(Outcome.UNJOINED)
+    assert result is not None, "a cancellation from outside does not end here"
     return result

@@ -57,7 +57,10 @@ class Pool:
         """Start a fork's worker, or queue it; the organizer never waits.
 
         Args:
-            at: tokens the organizer had decoded; `tick` is the same on the virtual clock.
+            parent: path of the organizer.
+            fork: what it wrote.
+            at: tokens the organizer had decoded.
+            tick: the same on the virtual clock.
         """
         path = f"{parent}/{fork.index}"
         query = tags.unescape(fork.query)
@@ -77,9 +80,7 @@ class Pool:
         self.free -= 1
         self.stage.emit(Began(path=job.path, wall=self.stage.now()))
         holds = ExitStack()
-        assignment = Assignment(
-            stage=self.stage, path=job.path, query=job.query, tick=job.tick, holds=holds
-        )
+        assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick, holds=holds)
         self.group.start_soon(self._run, job, job.worker.work(assignment), holds)
 
     async def _run(self, job: Job, work: Awaitable[Result], holds: ExitStack) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import uuid4
 
 import anyio
@@ -133,9 +133,7 @@ class Organization:
         return builder.episode()
 
     @asynccontextmanager
-    async def stream(
-        self, query: str, *, seed: int = 0
-    ) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:
+    async def stream(self, query: str, *, seed: int = 0) -> AsyncGenerator[MemoryObjectReceiveStream[Event]]:
         """Think one query through in the background; yield its events. Leaving the block stops it.
 
         The episode is their fold (`asyncthink.episodes.fold`).
@@ -229,16 +227,20 @@ def _finished(stage: Stage, answer: str | None, reason: StopReason, cause: str |
     return Finished(answer=answer, stop_reason=reason, cause=cause, wall_seconds=stage.now())
 
 
+def _first(error: BaseException) -> BaseException:
+    """Return the first error that is no group."""
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
+
+
 @contextmanager
-def _single_errors() -> Iterator[None]:
+def _single_errors() -> Generator[None]:
     """Raise what went wrong itself, instead of the groups that task groups put around it."""
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise _first(group) from None
 
 
 async def think(

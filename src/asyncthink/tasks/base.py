@@ -48,9 +48,15 @@ P = TypeVar("P")
 class Task(Protocol, Generic[P]):
     """A family of problems of type P. Stateless, so that one instance serves everybody."""
 
-    name: str
-    capacity: int
-    """Agent pool capacity that the task is usually run with."""
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Agent pool capacity that the task is usually run with."""
+        ...
 
     def problem(self, split: Split, seed: int, index: int) -> P:
         """Make problem number `index`, reproducible alone from (split, seed, index)."""

@@ -30,6 +30,8 @@ MAX_ANSWER_CHARS = 10_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountdownProblem:
+    """Reach the target with each number exactly once, in several different ways."""
+
     numbers: tuple[int, ...]
     target: int
     wanted: int = WANTED
@@ -68,11 +70,8 @@ def split_of(numbers: Sequence[int]) -> Split:
 def forms_by_target(numbers: Sequence[int]) -> Counter[int]:
     """Count the different expressions over `numbers` for every target in TARGETS."""
     return Counter(
-        form.value[0]
-        for form in all_forms(tuple(numbers))
-        if form.value[1] == 1 and form.value[0] in TARGETS
+        form.value[0] for form in all_forms(tuple(numbers)) if form.value[1] == 1 and form.value[0] in TARGETS
     )
-
 
 
 _SENTENCE = re.compile(
@@ -107,11 +106,10 @@ class Countdown:
         return sorted(target for target, count in forms_by_target(numbers).items() if count >= WANTED)
 
     def prompt(self, problem: CountdownProblem) -> str:
+        """Return the problem as a sentence; `parse` reads it back."""
         numbers = ", ".join(map(str, problem.numbers))
         plural = "expressions" if problem.wanted > 1 else "expression"
-        return (
-            f"Using the numbers {numbers}, find {problem.wanted} different {plural} that equal {problem.target}."
-        )
+        return f"Using the numbers {numbers}, find {problem.wanted} different {plural} that equal {problem.target}."
 
     def parse(self, sentence: str) -> CountdownProblem | None:
         """Read the sentence; raises UsageError where its numbers make no sense."""
@@ -179,6 +177,7 @@ class Countdown:
         return "\n".join(spelled[key] for key in order[:WANTED])
 
     def outside(self, problem: CountdownProblem, limits: Mapping[str, Any]) -> str | None:
+        """Return what `limits` (counts, largest, targets) do not allow, or None."""
         counts: list[int] = limits["counts"]
         low, high = limits["targets"]
         if len(problem.numbers) not in counts:

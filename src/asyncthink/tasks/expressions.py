@@ -12,11 +12,11 @@ whose value is 0 as adding it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import combinations
 from math import gcd
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 Expression: TypeAlias = "int | tuple[str, Expression, Expression]"
 Value: TypeAlias = tuple[int, int]
@@ -98,10 +98,14 @@ def combine(operator: str, a: Form, b: Form, *, identities: bool = True) -> Form
     return Form(sign, ("*", tuple(factors)), value)
 
 
+_Parts: TypeAlias = tuple[tuple[int, tuple[object, ...]], ...]
+"""Signs or exponents with bodies."""
+
+
 def _terms(form: Form, flip: int) -> Iterator[tuple[int, tuple[object, ...]]]:
     sign = form.sign * flip
     if form.body[0] == "+":
-        for term_sign, body in form.body[1]:  # type: ignore[union-attr]
+        for term_sign, body in cast("_Parts", form.body[1]):
             yield sign * term_sign, body
     else:
         yield sign, form.body
@@ -109,7 +113,7 @@ def _terms(form: Form, flip: int) -> Iterator[tuple[int, tuple[object, ...]]]:
 
 def _factors(form: Form, flip: int) -> Iterator[tuple[int, tuple[object, ...]]]:
     if form.body[0] == "*":
-        for exponent, body in form.body[1]:  # type: ignore[union-attr]
+        for exponent, body in cast("_Parts", form.body[1]):
             yield flip * exponent, body
     else:
         yield flip, form.body
@@ -211,10 +215,10 @@ class _Reader:
     def product(self) -> Expression | None:
         return self.chain("*/", self.atom)
 
-    def chain(self, operators: str, part: object) -> Expression | None:
-        tree: Expression | None = part()  # type: ignore[operator]
+    def chain(self, operators: str, part: Callable[[], Expression | None]) -> Expression | None:
+        tree: Expression | None = part()
         while tree is not None and (operator := self.take(operators)):
-            right = part()  # type: ignore[operator]
+            right = part()
             if right is None:
                 return None
             tree = (operator, tree, right)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -24,9 +24,12 @@ class ModelRecipe:
     """Shape of the Llama that is made from nothing."""
 
     hidden_size: Count
+    """Width of the residual stream."""
     intermediate_size: Count
+    """Width of the gated feed-forward layer."""
     layers: Count
     heads: Count
+    """Attention heads, of keys and values too."""
     head_dim: Count = 32
     """vLLM's CPU build serves no smaller one."""
     max_length: Count = 1024
@@ -45,10 +48,15 @@ class DataRecipe:
     """How many expressions are asked for -> share of the organizer's traces."""
     workers_per_organizer: float
     """Worker traces for each organizer trace."""
+    own_search: float = 0.25
+    """An organizer's inclination to search itself is drawn between 0 and this, beside 0.5 to 1 to fork and
+    0.1 to 0.6 to join."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
+    """How long and how fast."""
+
     tokens: Count
     """Tokens to see, prompts and inserted text included, padding not."""
     batch_tokens: Count
@@ -58,8 +66,11 @@ class TrainRecipe:
     embedding_learning_rate: float
     """Peak, for embeddings and norms (always AdamW)."""
     optimizer: Literal["muon", "adamw"] = "adamw"
+    """For the matrices of the blocks."""
     warmup_steps: Count = 100
+    """Steps over which the rates rise linearly."""
     weight_decay: float = 0.01
+    """Of the matrices of the blocks."""
     bfloat16: bool = False
     """Matrix products in bfloat16; parameters stay float32."""
     threads: Count = 2
@@ -69,15 +80,68 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinishRecipe:
+    """A second stage, behind the tokens of the first: the rates rise and fall once more."""
+
+    tokens: Count
+    learning_rate: float
+    embedding_learning_rate: float
+    own_search: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One rise and fall of the learning rates."""
+
+    begin: int
+    """Tokens of the run before it."""
+    tokens: int
+    learning_rate: float
+    embedding_learning_rate: float
+    data: DataRecipe
+
+    @property
+    def end(self) -> int:
+        """Tokens of the run when it is over."""
+        return self.begin + self.tokens
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """A whole recipe file."""
+
     model: ModelRecipe
     data: DataRecipe
     train: TrainRecipe
+    finish: FinishRecipe | None = None
     output: str
     """Run directory, relative to the working directory."""
     seed: int = 0
+    """Of the initial weights, the data and its order."""
     source: str = field(default="", compare=False)
     """The file's text, kept in the run directory."""
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages of a run, one or two."""
+    train, finish = recipe.train, recipe.finish
+    first = Stage(
+        begin=0,
+        tokens=train.tokens,
+        learning_rate=train.learning_rate,
+        embedding_learning_rate=train.embedding_learning_rate,
+        data=recipe.data,
+    )
+    if finish is None:
+        return (first,)
+    second = Stage(
+        begin=train.tokens,
+        tokens=finish.tokens,
+        learning_rate=finish.learning_rate,
+        embedding_learning_rate=finish.embedding_learning_rate,
+        data=replace(recipe.data, own_search=finish.own_search),
+    )
+    return first, second
 
 
 def load_recipe(path: str) -> Recipe:
@@ -104,8 +168,9 @@ def _check_keys(raw: dict[str, Any], shape: type, prefix: str = "") -> None:
     for key, value in raw.items():
         if key not in known:
             raise UnknownNameError("recipe key", prefix + key, [prefix + name for name in known])
-        if is_dataclass(known[key]) and isinstance(value, dict):
-            _check_keys(cast("dict[str, Any]", value), known[key], f"{prefix}{key}.")
+        sections = [kind for kind in (known[key], *get_args(known[key])) if is_dataclass(kind)]
+        if sections and isinstance(value, dict):
+            _check_keys(cast("dict[str, Any]", value), cast("type", sections[0]), f"{prefix}{key}.")
 
 
 def _find(path: str) -> str:

@@ -10,7 +10,6 @@ on where its last saved state was: the same batches, the same weights.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import UsageError
 from asyncthink.tasks.base import Split
 from asyncthink.tasks.countdown import Countdown, CountdownProblem
-from asyncthink.training.recipe import DataRecipe, Recipe
+from asyncthink.training.recipe import DataRecipe, Recipe, Stage, stages
 from asyncthink.training.synthesis import Example, candidates, organizer_example, worker_example
 from asyncthink.training.vocabulary import BOS, EOS, build_tokenizer
 
@@ -57,12 +56,13 @@ class Encoder:
         self.tokenizer = build_tokenizer()
         folder = resources.files("asyncthink") / "training" / "templates"
         self.templates = {role: (folder / f"{role}.jinja").read_text() for role in ("organizer", "worker")}
-        self.bos = self.tokenizer.token_to_id(BOS)
-        self.eos = self.tokenizer.token_to_id(EOS)
+        self.bos: int = self.tokenizer.token_to_id(BOS) or 0
+        self.eos: int = self.tokenizer.token_to_id(EOS) or 0
 
     def row(self, example: Example) -> Row:
+        """Encode an example behind its prompt, with an end of text."""
         prompt = render(self.templates[example.role], query=example.query, capacity=example.capacity)
-        ids = [self.bos, *self.tokenizer.encode(prompt).ids]
+        ids: list[int] = [self.bos, *self.tokenizer.encode(prompt).ids]
         trained = [False] * len(ids)
         for piece in example.pieces:
             piece_ids: list[int] = self.tokenizer.encode(piece.text).ids
@@ -81,7 +81,7 @@ def shard_examples(problems: ProblemSource, data: DataRecipe, seed: int, shard: 
     random = Random(f"sft:{seed}:{shard}")
     for _ in range(SHARD):
         problem = problems(random, draw(data.wanted, random))
-        yield organizer_example(problem, draw(data.capacities, random), random)
+        yield organizer_example(problem, draw(data.capacities, random), random, data.own_search)
         pool = candidates(problem)
         for _ in range(int(data.workers_per_organizer + random.random())):
             yield worker_example(random.choice(pool).query)
@@ -98,6 +98,7 @@ class TrainProblems:
         self.targets: dict[tuple[int, ...], list[int]] = {}
 
     def __call__(self, random: Random, wanted: int) -> CountdownProblem:
+        """Draw one problem."""
         while True:
             numbers = tuple(random.randint(1, self.task.largest) for _ in range(self.task.size))
             if targets := self._targets(tuple(sorted(numbers))):
@@ -145,7 +146,7 @@ def loss_of(model: Llama, ids: Tensor, targets: Tensor) -> tuple[Tensor, float]:
 
 
 class Optimizers:
-    """Muon or AdamW for the blocks' matrices, AdamW for the rest; one linear schedule for both."""
+    """Muon or AdamW for the blocks' matrices, AdamW for the rest; one schedule for both, linear in a stage."""
 
     def __init__(self, model: Llama, recipe: Recipe) -> None:
         train = recipe.train
@@ -161,13 +162,14 @@ class Optimizers:
             )
         other = torch.optim.AdamW(rest, lr=train.embedding_learning_rate, weight_decay=0.0, betas=(0.9, 0.98))
         self.pair: tuple[torch.optim.Optimizer, ...] = (main, other)
-        self.peaks = (train.learning_rate, train.embedding_learning_rate)
         self.warmup = train.warmup_steps
 
-    def step(self, step: int, progress: float) -> None:
-        """Update once; `progress` is the share of the run's tokens seen so far."""
-        scale = min((step + 1) / self.warmup, 1.0) * max(1.0 - progress, 0.0)
-        for optimizer, peak in zip(self.pair, self.peaks, strict=True):
+    def step(self, stage: Stage, position: Position) -> None:
+        """Update once, at the learning rates of the run's position in a stage."""
+        progress = (position.tokens - stage.begin) / stage.tokens
+        scale = min((position.stage_step + 1) / self.warmup, 1.0) * max(1.0 - progress, 0.0)
+        peaks = (stage.learning_rate, stage.embedding_learning_rate)
+        for optimizer, peak in zip(self.pair, peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * scale
             optimizer.step()
@@ -183,8 +185,16 @@ class Position:
     batch: int = 0
     """Batches of the shard already used."""
     tokens: int = 0
+    stage: int = 0
+    stage_step: int = 0
+    """Steps of the present stage."""
     seconds: float = 0.0
     """Wall time spent, over all sittings."""
+
+    def enter(self, stage: int) -> None:
+        """Begin a stage, with a shard of its own."""
+        self.stage, self.stage_step = stage, 0
+        self.shard, self.batch = self.shard + 1, 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,17 +228,21 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
     optimizers = Optimizers(model, recipe)
     position = _restore(run, model, optimizers)
     problems = TrainProblems()
-    while position.tokens < recipe.train.tokens:
-        random = Random(f"batches:{recipe.seed}:{position.shard}")
-        examples = shard_examples(problems, recipe.data, recipe.seed, position.shard)
-        rows = [encoder.row(example) for example in examples]
-        rows = [row for row in rows if len(row.ids) <= recipe.model.max_length]
-        if not rows:
-            raise UsageError(f"no trace is as short as max_length = {recipe.model.max_length} tokens")
-        groups = batches(rows, recipe.train.batch_tokens, random)
-        _run_shard(recipe, run, model, optimizers, position, groups[position.batch :], report)
-        position.shard += 1
-        position.batch = 0
+    for number, stage in enumerate(stages(recipe)):
+        if position.stage < number:
+            position.enter(number)
+        while position.tokens < stage.end:
+            examples = shard_examples(problems, stage.data, recipe.seed, position.shard)
+            rows = [encoder.row(example) for example in examples]
+            rows = [row for row in rows if len(row.ids) <= recipe.model.max_length]
+            if not rows:
+                raise UsageError(f"no trace is as short as max_length = {recipe.model.max_length} tokens")
+            order = Random(f"batches:{recipe.seed}:{position.shard}")
+            groups = batches(rows, recipe.train.batch_tokens, order)
+            _run_shard(recipe, stage, run, model, optimizers, position, groups[position.batch :], report)
+            if position.tokens < stage.end:
+                position.shard += 1
+                position.batch = 0
     _save(run, model, optimizers, position)
     checkpoint = run / "checkpoint"
     profile = Profile(capacity=CAPACITY, tasks=LIMITS, temperature=recipe.model.temperature)
@@ -246,6 +260,7 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
 
 
 def model_config(recipe: Recipe, encoder: Encoder) -> LlamaConfig:
+    """Return the shape of the model, its vocabulary filled up to a multiple of 8."""
     shape = recipe.model
     return LlamaConfig(
         vocab_size=-(-encoder.tokenizer.get_vocab_size() // 8) * 8,
@@ -261,6 +276,7 @@ def model_config(recipe: Recipe, encoder: Encoder) -> LlamaConfig:
 
 def _run_shard(
     recipe: Recipe,
+    stage: Stage,
     run: Path,
     model: Llama,
     optimizers: Optimizers,
@@ -268,9 +284,9 @@ def _run_shard(
     groups: list[list[Row]],
     report: Callable[[Progress], None],
 ) -> None:
-    total = recipe.train.tokens
+    total = stages(recipe)[-1].end
     for group in groups:
-        if position.tokens >= total:
+        if position.tokens >= stage.end:
             return
         began = time.monotonic()
         ids, targets = tensors(group)
@@ -278,9 +294,10 @@ def _run_shard(
             loss, accuracy = loss_of(model, ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(position.step, position.tokens / total)
+        optimizers.step(stage, position)
         tokens = sum(len(row.ids) for row in group)
         position.step += 1
+        position.stage_step += 1
         position.batch += 1
         position.tokens += tokens
         seconds = time.monotonic() - began
@@ -321,7 +338,7 @@ def _save(run: Path, model: Llama, optimizers: Optimizers, position: Position) -
         "position": {name: getattr(position, name) for name in Position.__slots__},
     }
     torch.save(state, run / "state.tmp")
-    os.replace(run / "state.tmp", run / "state.pt")
+    (run / "state.tmp").replace(run / "state.pt")
 
 
 def _restore(run: Path, model: Llama, optimizers: Optimizers) -> Position:

@@ -113,6 +113,7 @@ def wrapping(operator: str, value: str) -> tuple[str, str]:
 
 
 def others(numbers: Sequence[int], place: int) -> tuple[int, ...]:
+    """Return all numbers but the one in that place."""
     return (*numbers[:place], *numbers[place + 1 :])
 
 
@@ -191,6 +192,7 @@ def candidates(problem: CountdownProblem) -> list[Candidate]:
 
 
 def joined_text(expressions: Sequence[str]) -> str:
+    """Return what a worker returns for the expressions it found."""
     return " ;".join(expressions) or NONE
 
 
@@ -219,7 +221,9 @@ class _Writer:
 
     def think(self, candidate: Candidate) -> None:
         text, expressions = search(candidate.query)
-        self.written.append(f" [{candidate.prefix} :{candidate.query}\n{text} ={joined_text(expressions)} ]\n")
+        self.written.append(
+            f" [{candidate.prefix} :{candidate.query}\n{text} ={joined_text(expressions)} ]\n"
+        )
         self.collect(candidate, expressions)
 
     def fork(self, candidate: Candidate) -> None:
@@ -243,7 +247,9 @@ class _Writer:
         self.pieces.append(Piece(text="".join(self.written), trained=True))
 
 
-def organizer_example(problem: CountdownProblem, capacity: int, random: Random) -> Example:
+def organizer_example(
+    problem: CountdownProblem, capacity: int, random: Random, own_search: float = 0.25
+) -> Example:
     """Return an organizer's trace with a random legal structure of at most capacity-1 open forks.
 
     It stops when enough expressions are known, or after a random number of candidates.
@@ -252,7 +258,7 @@ def organizer_example(problem: CountdownProblem, capacity: int, random: Random) 
     pool = candidates(problem)
     random.shuffle(pool)
     pool = pool[: max(4, int(len(pool) * random.uniform(0.5, 1.2)))]
-    weights = (random.uniform(0.5, 1), random.uniform(0, 0.25), random.uniform(0.1, 0.6))
+    weights = (random.uniform(0.5, 1), random.uniform(0, own_search), random.uniform(0.1, 0.6))
     while len(writer.found) < problem.wanted and (pool or writer.open_forks):
         options: list[str] = []
         chances: list[float] = []
