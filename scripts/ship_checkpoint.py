@@ -1,5 +1,9 @@
-"""Copy a trained checkpoint into the package: python scripts/ship_checkpoint.py runs/embedded/checkpoint."""
+"""Copy a trained checkpoint into the package, and its training's last line into docs/results.
 
+python scripts/ship_checkpoint.py runs/embedded
+"""
+
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,12 +18,14 @@ FILES = (
     "asyncthink.json",
 )
 LIMIT = 10_000_000
+ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
     """Copy the files of a checkpoint, and nothing else."""
-    source = Path(sys.argv[1])
-    target = Path(__file__).parent.parent / "src" / "asyncthink" / "embedded"
+    run = Path(sys.argv[1])
+    source = run / "checkpoint"
+    target = ROOT / "src" / "asyncthink" / "embedded"
     size = sum((source / name).stat().st_size for name in FILES)
     if size > LIMIT:
         sys.exit(f"{source} has {size:,} bytes; at most {LIMIT:,} are shipped")
@@ -27,6 +33,15 @@ def main() -> None:
     for name in FILES:
         shutil.copyfile(source / name, target / name)
     print(f"{target}: {size:,} bytes")
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    result = {
+        "command": "asyncthink train sft recipes/embedded.toml",
+        "steps": last["step"],
+        "tokens": last["tokens"],
+        "minutes": round(last["seconds"] / 60, 1),
+        "bytes": size,
+    }
+    (ROOT / "docs" / "results" / "embedded_training.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -186,13 +186,12 @@ class FailingEngine(ScriptedEngine):
         session = super().open(*args, **kwargs)
         if kwargs["path"] == self.path:
 
-            async def broken(stops: Any, max_tokens: int) -> Any:
-                del stops, max_tokens
+            async def broken(member: object) -> int:
+                del member
                 await checkpoint()
                 raise EngineError("the cable is cut")
-                yield
 
-            setattr(session, "play", broken)  # noqa: B010
+            session.arrive = broken
         return session
 
 

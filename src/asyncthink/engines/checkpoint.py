@@ -99,7 +99,9 @@ def _model(folder: Path, config: LlamaConfig, device: torch.device) -> Llama:
         if wanted.get(name) != found.get(name):
             shapes = f"{name} is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}"
             raise CheckpointError(f"{folder}: the weights do not fit {CONFIG}: {shapes}")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    # Copied: the file is mapped into memory, and a process must outlive its replacement.
+    copied = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    model.load_state_dict(copied, assign=True)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval().requires_grad_(False).to(device)

@@ -53,7 +53,7 @@ class Lockstep:
                 tick.notify()
                 await checkpoint()
             elif self._work is None:
-                await tick.changed()
+                await tick.change().wait()
             else:
                 await self._finish(tick, self._work)
         except BaseException:
@@ -67,7 +67,7 @@ class Lockstep:
                 await tick.drive(work)
                 await checkpoint()
             else:
-                await tick.changed()
+                await tick.change().wait()
 
     def _release(self) -> _Tick | None:
         """Let the next tick begin if nobody is awaited."""
@@ -94,11 +94,11 @@ class _Tick:
         self._changed: Event | None = None
         """Made when somebody waits: most of a tick's cost is its making."""
 
-    async def changed(self) -> None:
-        """Wait for the next `notify`."""
+    def change(self) -> Event:
+        """Return what the next `notify` sets."""
         if self._changed is None:
             self._changed = Event()
-        await self._changed.wait()
+        return self._changed
 
     def notify(self) -> None:
         """Let all that wait look again."""

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -126,30 +125,20 @@ class ScriptedSession:
         self.arrive = unit.lockstep.arrive
         unit.lockstep.wake(self)
 
-    @asynccontextmanager
-    async def decode(
-        self, stops: Sequence[str], max_tokens: int, sampling: Sampling
-    ) -> AsyncGenerator[AsyncIterator[Chunk]]:
-        """Play on; see `Session.decode`. Sampling changes nothing."""
+    def decode(self, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> Playing:
+        """Play on, one token a chunk; see `Session.decode`. Sampling changes nothing."""
         del sampling
-        async with aclosing(self.play(tuple(stops), max_tokens)) as chunks:
-            yield chunks
+        return Playing(self, stops, max_tokens)
 
-    async def play(self, stops: tuple[str, ...], max_tokens: int) -> AsyncGenerator[Chunk, None]:
-        """Yield one token a chunk, each in its tick."""
-        written = ""
-        for _ in range(max_tokens):
-            if self._next == len(self._tokens):
-                return
-            tick = await self.arrive(self)
-            if self._engine.delay:
-                await self._until(tick)
-            text = self._tokens[self._next]
-            self._next += 1
-            yield Chunk(text=text, n_tokens=1)
-            written = written[-64:] + text
-            if any(stop in written for stop in stops):
-                return
+    async def next(self) -> str | None:
+        """Return the next token in its tick, or None behind the last."""
+        if self._next == len(self._tokens):
+            return None
+        tick = await self.arrive(self)
+        if self._engine.delay:
+            await self._until(tick)
+        self._next += 1
+        return self._tokens[self._next - 1]
 
     async def _until(self, tick: int) -> None:
         unit = self.unit
@@ -175,6 +164,38 @@ class ScriptedSession:
             self._closed = True
             self.unit.lockstep.rest(self)
             self._engine.release(self._episode, self.unit)
+
+
+class Playing:
+    """One decode block: an async context manager and the iterator over its chunks.
+
+    A class and not a generator: thousands of them stand still at once, and generators cost memory.
+    """
+
+    __slots__ = ("_left", "_session", "_stops", "_written")
+
+    def __init__(self, session: ScriptedSession, stops: Sequence[str], max_tokens: int) -> None:
+        self._session, self._stops, self._left = session, stops, max_tokens
+        self._written = ""
+
+    async def __aenter__(self) -> Playing:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._left = 0
+
+    def __aiter__(self) -> Playing:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        text = await self._session.next() if self._left > 0 else None
+        if text is None:
+            raise StopAsyncIteration
+        self._left -= 1
+        self._written = self._written[-64:] + text
+        if any(stop in self._written for stop in self._stops):
+            self._left = 0
+        return Chunk(text=text, n_tokens=1)
 
 
 def _read(path: Path) -> dict[str, Any]:

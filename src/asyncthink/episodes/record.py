@@ -70,8 +70,8 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the record's values."""
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Base of the record's values. None is part of a cycle, so the garbage collector need not look at them."""
 
 
 class Segment(Value, frozen=True, kw_only=True):

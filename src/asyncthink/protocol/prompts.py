@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from string import Template
 
 from asyncthink.errors import UsageError
@@ -50,6 +51,7 @@ $answer
 Write exactly one such pair, with nothing but the answer in it.""")
 
 
+@lru_cache(maxsize=256)
 def organizer_prompt(capacity: int) -> str:
     """Return the organizer's instructions. `capacity` counts the organizer itself; with 1 it thinks alone."""
     if capacity < 1:
@@ -65,12 +67,14 @@ def organizer_prompt(capacity: int) -> str:
     )
 
 
+@lru_cache(maxsize=256)
 def worker_prompt() -> str:
     """Return a worker's instructions."""
     example = "17 * 24 = 17 * 20 + 17 * 4 = 340 + 68 = 408. " + tags.returned("17 * 24 = 408")
     return _WORKER.substitute(returned=tags.returned("result"), example=example)
 
 
+@lru_cache(maxsize=256)
 def sequential_prompt() -> str:
     """Return the instructions for thinking alone."""
     return _SEQUENTIAL.substitute(answer=tags.answer("answer"))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,8 +34,9 @@ class Job:
     worker: Worker
     tick: int
     """The virtual clock at its fork; then when it starts."""
-    done: anyio.Event = field(default_factory=anyio.Event)
     result: Result | None = None
+    done: anyio.Event | None = None
+    """Set at its end, where somebody waits for that."""
     awaited_by: Session | None = None
     """The session of the organizer that waits for it."""
     end_tick: int = 0
@@ -79,12 +79,12 @@ class Pool:
     def _start(self, job: Job) -> None:
         self.free -= 1
         self.stage.emit(Began(path=job.path, wall=self.stage.now()))
-        holds = ExitStack()
+        holds: list[Session] = []
         assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick, holds=holds)
         self.group.start_soon(self._run, job, job.worker.work(assignment), holds)
 
-    async def _run(self, job: Job, work: Awaitable[Result], holds: ExitStack) -> None:
-        with holds:
+    async def _run(self, job: Job, work: Awaitable[Result], holds: list[Session]) -> None:
+        try:
             try:
                 result = await work
             except anyio.get_cancelled_exc_class():
@@ -98,6 +98,9 @@ class Pool:
                 following = self.queue.popleft()
                 following.tick = max(following.tick, job.end_tick)
                 self._start(following)
+        finally:
+            for session in holds:
+                session.close()
 
     def _end(self, job: Job, result: Result) -> None:
         job.result = result
@@ -114,13 +117,15 @@ class Pool:
         self.stage.emit(end)
         if job.awaited_by:
             job.awaited_by.wake()
-        job.done.set()
+        if job.done:
+            job.done.set()
 
     async def join(self, index: int, session: Session) -> Job:
         """Wait for one worker, never for its siblings."""
         job = self.jobs[index]
         if job.result is None:
             job.awaited_by = session
+            job.done = anyio.Event()
             session.rest()
             await job.done.wait()
         return job

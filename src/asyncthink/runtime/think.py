@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -25,6 +25,7 @@ from asyncthink.protocol.prompts import organizer_prompt, worker_prompt
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.baselines import majority, think_alone
 from asyncthink.runtime.budget import Limits, Meter
+from asyncthink.runtime.collection import fewer_collections
 from asyncthink.runtime.organizer import organize
 from asyncthink.runtime.pool import DEFAULT
 from asyncthink.runtime.worker import ModelWorker, Worker
@@ -96,14 +97,16 @@ class Organization:
         self.limits = limits or Limits()
         self.temperature = temperature
         self.top_p = top_p
+        self._held = AsyncExitStack()
         self.workers: dict[str, Worker] = {DEFAULT: ModelWorker(), **(workers or {})}
 
     async def __aenter__(self) -> Self:
-        await self.engine.__aenter__()
+        await self._held.enter_async_context(self.engine)
+        self._held.enter_context(fewer_collections())
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        await self.engine.__aexit__(*exc_info)
+        await self._held.__aexit__(*exc_info)
 
     async def think(self, query: str, *, seed: int = 0, listen: Listener | None = None) -> Episode:
         """Think one query through.

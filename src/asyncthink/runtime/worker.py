@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +25,7 @@ class Assignment:
     """Another agent's text, unescaped: to be escaped before a model reads it."""
     tick: int
     """The virtual clock when it starts."""
-    holds: ExitStack
+    holds: list[Session]
     """Closed once the worker's end is known to all: a session closed earlier would let its siblings, who
     move in lockstep with it, go on without the organizer that it is about to wake."""
 
@@ -53,7 +52,7 @@ class ModelWorker:
             session = stage.open(Role.WORKER, assignment.path, tags.escape(assignment.query))
         except EngineError as error:
             return _failed(error)
-        assignment.holds.callback(session.close)
+        assignment.holds.append(session)
         return self._work(assignment, session)
 
     async def _work(self, assignment: Assignment, session: Session) -> Result:
