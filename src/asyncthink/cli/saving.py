@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from asyncthink.episodes.record import Episode
 from asyncthink.episodes.store import RunDirectory
 
 
-def open_run(path: str, settings: Mapping[str, Any]) -> Callable[[Episode], None]:
-    """Begin a run directory, or go on with one of the same settings; return what appends to it.
+@contextmanager
+def open_run(path: str, settings: Mapping[str, Any]) -> Generator[Callable[[Episode], None]]:
+    """Begin a run directory, or go on with one of the same settings; yield what appends to it.
 
     Raises:
         RecordError: it cannot be written, or holds a run of other settings.
     """
     config = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value is not None)
     if (Path(path) / "manifest.json").exists():
-        return RunDirectory.resume(path, config).append
-    return RunDirectory.create(path, config, {}).append
+        run = RunDirectory.resume(path, config)
+    else:
+        run = RunDirectory.create(path, config, {})
+    with run:
+        yield run.append

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from asyncthink.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
 
@@ -94,9 +96,9 @@ def think_command(
         "top_p": top_p,
         **asdict(limits),
     }
-    save = _saver(output, settings)
-    episode, interrupted = _think(organization, question, seed, json)
-    save(episode)
+    with _saver(output, settings) as save:
+        episode, interrupted = _think(organization, question, seed, json)
+        save(episode)
     score = _score(episode)
     _print(episode, score, json)
     if interrupted:
@@ -127,10 +129,10 @@ def _question(query: str | None, task: str | None, numbers: str | None, target: 
     return known.prompt(parse_numbers(numbers, target))
 
 
-def _saver(output: str | None, settings: dict[str, Any]) -> Callable[[Episode], None]:
-    """Open the run directory before anything is spent; return what appends to it."""
+def _saver(output: str | None, settings: dict[str, Any]) -> AbstractContextManager[Callable[[Episode], None]]:
+    """Open the run directory before anything is spent; yield what appends to it."""
     if output is None:
-        return lambda _: None
+        return nullcontext(lambda _: None)
     from asyncthink.cli.saving import open_run
 
     return open_run(output, settings)

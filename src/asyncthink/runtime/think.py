@@ -32,6 +32,7 @@ from asyncthink.runtime.worker import ModelWorker, Worker
 from asyncthink.tasks import Recognised, recognise
 
 DEFAULT_CAPACITY = 4
+PARALLEL_TEMPERATURE = 0.5
 _STOPS = {
     Outcome.ANSWERED: StopReason.ANSWER,
     Outcome.NO_RESULT: StopReason.END_OF_TEXT,
@@ -70,7 +71,8 @@ class Organization:
     Args:
         engine: the model; opened and closed with the organization.
         capacity: c, the organizer and at most c-1 active workers; None: the model's, else the task's, else 4.
-        temperature: 0 is greedy; None: what the model declares.
+        temperature: 0 is greedy; None: what the model declares. Parallel traces differ by sampling only, so a
+            model that declares greedy decoding is sampled at `PARALLEL_TEMPERATURE` there.
         workers: named workers that a fork can address, beside the model itself.
     """
 
@@ -206,6 +208,8 @@ class Organization:
         told = capacity if self.method is Method.ASYNCTHINK else 1
         profile = self.engine.profile
         temperature = profile.temperature if self.temperature is None else self.temperature
+        if self.temperature is None and self.method is Method.PARALLEL:
+            temperature = temperature or PARALLEL_TEMPERATURE
         return Stage(
             id=uuid4().hex,
             engine=self.engine,
