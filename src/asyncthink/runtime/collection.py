@@ -20,7 +20,7 @@ class _Users:
 
     def __init__(self) -> None:
         self.count = 0
-        self.before = (0, 0, 0)
+        self.before: tuple[int, int, int] = (0, 0, 0)
         self.lock = Lock()
 
 
