@@ -83,7 +83,7 @@ def episode(capacity: int, *traces: Trace, method: str = "asyncthink") -> Episod
 
 
 def random_episode(rng: Random, *, orderly: bool = False) -> Episode:
-    """Queues, idle, unended and empty workers, sub-organizers, tools, insertions.
+    """Queues, idle, unended, refused and empty workers, sub-organizers, tools, insertions.
 
     orderly: every worker ends, and only those that decode nothing report ticks.
     """
@@ -96,6 +96,17 @@ def random_episode(rng: Random, *, orderly: bool = False) -> Episode:
 def _traces(
     rng: Random, path: str, fork: tuple[int, int | None] | None, outcomes: list[Outcome], depth: int
 ) -> Iterator[Trace]:
+    if fork and Outcome.UNJOINED in outcomes and rng.random() < 0.1:
+        yield Trace(
+            path=path,
+            role=Role.WORKER,
+            query=path,
+            segments=(),
+            outcome=Outcome.REFUSED,
+            forked_at=fork[0],
+            joined_at=fork[1],
+        )
+        return
     pieces = [rng.choice((0, 1, 1, 2, 5, 9)) for _ in range(rng.randint(1, 3))]
     segments: list[Segment] = []
     for piece in pieces:
