@@ -177,3 +177,9 @@ async def test_think_sync_works_under_a_running_loop(tmp_path: Any) -> None:
     script = tmp_path / "s.json"
     script.write_text('{"organizer": "<ANSWER>x</ANSWER>", "workers": {}}')
     assert think_sync("q", model=f"scripted:{script}").answer == "x"
+
+
+async def test_a_fork_to_an_unknown_worker_uses_up_no_budget() -> None:
+    organizer = f'<FORK-1 to="lawyer">a</FORK-1> {FORK2} <JOIN-2> {DONE}'
+    episode = await run(organizer, {"b": work(3)}, 2, limits=Limits(max_forks=1))
+    assert [trace.outcome for trace in episode.traces[1:]] == [Outcome.REFUSED, Outcome.RETURNED]

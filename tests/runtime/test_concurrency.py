@@ -244,3 +244,38 @@ async def test_wall_time_follows_the_virtual_clock() -> None:
         seconds = time.monotonic() - began
     least = measure(episode).critical_path * 0.01
     assert least <= seconds < 5 * least + 1
+
+
+class FullEngine(ScriptedEngine):
+    """Refuses to open one agent's session."""
+
+    refused = "0"
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["path"] == self.refused:
+            raise EngineError("no room left")
+        return super().open(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"), [("asyncthink", "0"), ("sequential", "0"), ("parallel", "0"), ("parallel", "0/2")]
+)
+async def test_an_engine_that_refuses_to_open_is_a_record(method: str, refused: str) -> None:
+    engine = FullEngine(SCRIPT)
+    engine.refused = refused
+    async with Organization(engine, capacity=3, method=method) as organization:
+        episode = await organization.think("q")
+        assert engine.units == {}
+    assert episode.stop_reason is StopReason.ENGINE_ERROR and episode.cause == "no room left"
+    failed = next(trace for trace in episode.traces if trace.path == refused)
+    assert failed.outcome is Outcome.ENGINE_ERROR
+    assert all(trace.outcome is Outcome.CANCELLED for trace in episode.traces if trace is not failed)
+
+
+async def test_a_worker_whose_session_is_refused_is_an_outcome() -> None:
+    engine = FullEngine(SCRIPT)
+    engine.refused = "0/1"
+    async with Organization(engine, capacity=3) as organization:
+        episode = await organization.think("q")
+    assert episode.answer == "x"
+    assert episode.traces[1].outcome is Outcome.ENGINE_ERROR

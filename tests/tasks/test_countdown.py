@@ -201,3 +201,12 @@ def test_hostile_answers_cost_little_and_earn_nothing() -> None:
         slowest = max(slowest, time.process_time() - began)
         assert score.value == 0, answer[:80]
     assert slowest < 0.05
+
+
+def test_of_two_presets_the_one_that_makes_such_problems_is_meant() -> None:
+    for name in ("countdown", "countdown-paper"):
+        task = get_task(name)
+        known = recognise(task.prompt(task.problem(Split.DEV, 0, 0)))
+        assert known is not None and known.task.name == name
+    three = recognise("Using the numbers 1, 2, 3, find 4 different expressions that equal 6.")
+    assert three is not None and three.task.name == "countdown"

@@ -454,3 +454,29 @@ def test_packaged_recipes_are_found_by_name_and_files_come_first(
     write_recipe(tmp_path).rename(tmp_path / "embedded.toml")
     monkeypatch.chdir(tmp_path)
     assert load_recipe("embedded.toml").seed == 3
+
+
+FINISH = (
+    "\n[finish]\ntokens = 2_000\nlearning_rate = 0.01\nembedding_learning_rate = 0.01\nown_search = 0.0\n"
+)
+
+
+def test_a_second_stage_and_every_save_point_around_it(tmp_path: Path) -> None:
+    """The rates rise and fall twice; killed anywhere, the weights are the same."""
+    whole: list[Progress] = []
+    expected = weights(
+        sft.train_sft(tiny(tmp_path / "whole", tokens="2_000", save_every="3" + FINISH), whole.append)
+    )
+    assert whole[-1].total_tokens == 4_000 <= whole[-1].tokens
+    for step in range(1, len(whole)):
+        for save_every in (step, step + 1):  # killed right behind a save, and without one
+            text = {"tokens": "2_000", "save_every": str(save_every) + FINISH}
+            recipe = tiny(tmp_path / f"{step}-{save_every}", **text)
+
+            def kill(progress: Progress, step: int = step) -> None:
+                if progress.step == step + 1:
+                    raise Killed
+
+            with pytest.raises(Killed):
+                sft.train_sft(recipe, kill)
+            assert weights(sft.train_sft(recipe)) == expected

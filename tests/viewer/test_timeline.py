@@ -142,3 +142,10 @@ async def _think(rng: Random, method: str) -> Episode:
 
 def _siblings(a: Piece, b: Piece) -> bool:
     return a.path.count("/") == b.path.count("/") and a.path.rpartition("/")[0] == b.path.rpartition("/")[0]
+
+
+def test_a_refused_worker_is_not_queued() -> None:
+    refused = worker("0/2", 0, 4, 9, outcome=Outcome.REFUSED)
+    view = timeline(episode(2, organizer(10), worker("0/1", 20, 2), refused))
+    assert lane(view, "0/2") == []
+    assert pieces(view) == [("0", 0, 10)]
