@@ -52,7 +52,7 @@ def test_a_missing_extra_is_told_with_the_line_that_mends_it() -> None:
         assert result.stderr.count("\n") == 1
         assert "needs torch: pip install jinja2 numpy safetensors tokenizers 'torch>=" in result.stderr
     doctor = run("doctor", setup=setup)
-    assert doctor.returncode == 4
+    assert doctor.returncode == 2
     assert "FAIL  extra local: missing torch: pip install" in doctor.stdout
 
 
@@ -110,3 +110,23 @@ def test_an_interrupted_thought_is_kept(tmp_path: Path) -> None:
     (episode,) = RunDirectory.open(tmp_path / "run").episodes()
     assert episode.stop_reason.value == "cancelled"
     assert episode.traces[0].segments
+
+
+@pytest.mark.parametrize("arguments", [["tasks", "countdown", "--limit", "2000"], ["--help"]])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(arguments: list[str]) -> None:
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(SECONDS) in (0, 1)
+    assert b"Traceback" not in error
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*COMMAND, "tasks"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS
+        )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr

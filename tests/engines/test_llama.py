@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _config(**changes: Any) -> Any:
         (_drop("tokenizer.json"), "tokenizer.json is missing"),
         (_write("config.json", "{"), "config.json"),
         (_write("config.json", "[]"), "an object is expected"),
-        (_write("config.json", '{"model_type": "llama"}'), "config.json is incomplete"),
+        (_write("config.json", '{"model_type": "llama"}'), "config.json is incomplete or wrong"),
         (_write("model.safetensors", "no weights"), "model.safetensors cannot be read"),
         (_write("tokenizer.json", "{}"), "tokenizer.json cannot be read"),
         (_write("asyncthink.json", "no"), "asyncthink.json"),
@@ -124,3 +125,40 @@ def test_a_broken_folder_is_one_line(tmp_path: Path, harm: Any, cause: str) -> N
         load_checkpoint(tmp_path)
     assert cause in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _changed(name: str, **values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _changed("config.json", vocab_size="528"),
+        _changed("config.json", hidden_size=10**18),
+        _changed("config.json", max_position_embeddings=-5),
+        _changed("config.json", max_position_embeddings=10**12),
+        _changed("config.json", num_hidden_layers=10**9),
+        _changed("config.json", rope_parameters=5),
+        _changed("config.json", rope_parameters={"rope_theta": "x"}),
+        _changed("config.json", eos_token_id=[[1]]),
+        _changed("config.json", eos_token_id="x"),
+        _changed("asyncthink.json", capacity="x"),
+        _changed("asyncthink.json", capacity=0),
+        _changed("asyncthink.json", temperature=None),
+        _changed("asyncthink.json", tasks="countdown"),
+        _write("config.json", "[" * 100_000),
+        _write("model.safetensors.index.json", '{"weight_map": 5}'),
+    ],
+)
+def test_values_that_make_no_sense_are_one_line(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    write_checkpoint(tmp_path)
+    change(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -26,11 +26,16 @@ SCRIPT: dict[str, Any] = {
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
+class Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class Terminal:
     """A terminal of which everything that is written to it is kept."""
 
     def __init__(self, *, terminal: bool = True, width: int = 80, height: int = 24) -> None:
-        self.file = StringIO()
+        self.file = Screen()
         self.console = Console(
             file=self.file,
             force_terminal=terminal,
@@ -128,7 +133,7 @@ def test_a_frame_in_the_middle() -> None:
         "worker 1        └─────",
         "worker 2             └",
         "",
-        "● organizer  a b <FORK-1>x</FORK-1> c d <FORK-2>y</FORK-2> e",
+        "● organizer  …<FORK-1>x</FORK-1> c d <FORK-2>y</FORK-2> e",
         "● worker 1   p q r s t",
         ": worker 2",
     ]

@@ -12,8 +12,6 @@ from asyncthink.cli.options import one_line_errors, option
 from asyncthink.errors import AsyncThinkError
 from asyncthink.extras import EXTRAS, mend, missing
 
-FAILED = 4
-
 
 @one_line_errors
 def doctor_command(
@@ -36,7 +34,7 @@ def doctor_command(
         told = anyio.run(_try_model, model)
     except AsyncThinkError as error:
         _line(False, f"model {model}", str(error))
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(error.exit_status) from None
     _line(True, f"model {model}", told)
 
 

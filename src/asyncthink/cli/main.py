@@ -1,6 +1,6 @@
 """The command line: arguments -> configuration -> one call. Heavy imports wait for the command that needs them.
 
-Exit status: 0 done or answered, 2 usage, 3 no answer, 4 engine, 130 interrupted.
+Exit status: 0 done or answered, 1 the output could not be written, 2 usage, 3 no answer, 4 engine, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -12,6 +14,7 @@ import typer
 from asyncthink.errors import AsyncThinkError
 
 INTERRUPTED = 130
+FAILED_OUTPUT = 1
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,6 +32,12 @@ def fail(message: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
+def _leave_pipe() -> NoReturn:
+    """Whoever read the output has seen enough: end quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(0)
+
+
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn errors raised on purpose, and an interruption, into one line and an exit status."""
 
@@ -39,6 +48,11 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except AsyncThinkError as error:
             fail(str(error), error.exit_status)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it again gets no traceback
             fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            _leave_pipe()
+        except OSError as error:  # such as a full disk behind standard output
+            fail(f"output failed: {error.strerror}", FAILED_OUTPUT)
 
     return guarded

@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncthink.episodes.record import Episode
 from asyncthink.episodes.store import RunDirectory
+from asyncthink.errors import UsageError
 
 
 @contextmanager
@@ -19,10 +20,23 @@ def open_run(path: str, settings: Mapping[str, Any]) -> Generator[Callable[[Epis
     Raises:
         RecordError: it cannot be written, or holds a run of other settings.
     """
-    config = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value is not None)
-    if (Path(path) / "manifest.json").exists():
+    if not path:
+        raise UsageError("--output needs a folder")
+    config = "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in settings.items()
+        if value is not None
+    )
+    if _holds_run(Path(path)):
         run = RunDirectory.resume(path, config)
     else:
         run = RunDirectory.create(path, config, {})
     with run:
         yield run.append
+
+
+def _holds_run(path: Path) -> bool:
+    try:
+        return (path / "manifest.json").exists()
+    except OSError as error:
+        raise UsageError(f"--output: {error.strerror}") from error

@@ -115,7 +115,7 @@ def _question(query: str | None, task: str | None, numbers: str | None, target: 
     if task is None:
         if numbers is not None or target is not None:
             raise UsageError("--numbers and --target need --task countdown")
-        text = sys.stdin.read().strip() if query == "-" else (query or "").strip()
+        text = _standard_input() if query == "-" else (query or "").strip()
         if not text:
             raise UsageError('there is no question: asyncthink think "Using the numbers 2, 3, 5, 7, ..."')
         return text
@@ -127,6 +127,13 @@ def _question(query: str | None, task: str | None, numbers: str | None, target: 
     if numbers is None or target is None:
         return known.prompt(known.problem(Split.DEV, seed, 0))
     return known.prompt(parse_numbers(numbers, target))
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().strip() if sys.stdin else ""
+    except UnicodeDecodeError as error:
+        raise UsageError("standard input is no text") from error
 
 
 def _saver(output: str | None, settings: dict[str, Any]) -> AbstractContextManager[Callable[[Episode], None]]:

@@ -35,6 +35,9 @@ SHELF = 32
 """Slots of a shelf: with more a step has less to start, with fewer it reads less past the short ones."""
 LENGTH_STEP = 64
 """Positions by which a shelf grows, at least."""
+ALONE = 64
+"""Tokens of a small model that one thread computes: more threads would mostly wait for each other, and on a
+busy machine for their turn."""
 SKIP = 1 << 15
 """Bytes that are rather read in vain, a slot and head, than skipped."""
 
@@ -90,6 +93,8 @@ class Batch:
         """A heap of slots."""
         self._released: deque[Context] = deque()
         self._lock = Lock()
+        self._usual = torch.get_num_threads()
+        self._small = device.type == "cpu" and model.config.hidden_size < 1024
 
     def release(self, context: Context) -> None:
         """Give up a context's slot, at the latest when the next step begins. Any thread may call this."""
@@ -104,8 +109,11 @@ class Batch:
     def step(self, requests: Sequence[Request]) -> None:
         """Answer the requests that are not answered yet; raises nothing."""
         with self._lock, torch.inference_mode():
-            if self.threads is not None and torch.get_num_threads() != self.threads:
-                torch.set_num_threads(self.threads)
+            threads = self._usual if self.threads is None else self.threads
+            if self.threads is None and self._small and sum(len(each.ids) for each in requests) <= ALONE:
+                threads = 1
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
             self._reclaim()
             waiting = [each for each in requests if not each.answered and not each.context.closed]
             try:

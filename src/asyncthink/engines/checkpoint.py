@@ -19,9 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import safetensors.torch
 import torch
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
@@ -53,6 +54,15 @@ class Checkpoint:
     """Token ids that end a text."""
 
 
+_LARGEST = {
+    "num_hidden_layers": 10_000,
+    "max_position_embeddings": 1 << 24,
+    "vocab_size": 1 << 24,
+    "rope_theta": 1e12,
+}
+"""More than any model has; 2^20 for what is not named."""
+
+
 def load_checkpoint(folder: Path, device: torch.device | None = None) -> Checkpoint:
     """Read a folder; weights become float32 on `device`.
 
@@ -61,8 +71,13 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> Checkpo
     """
     raw = _json(folder / CONFIG)
     _check_architecture(folder, raw)
+    config = _config(folder, raw)
+    try:
+        model = _model(folder, config, device or torch.device("cpu"))
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{folder}: {CONFIG} makes no model: {_first_line(error)}") from error
     return Checkpoint(
-        model=_model(folder, _config(folder, raw), device or torch.device("cpu")),
+        model=model,
         tokenizer=_tokenizer(folder),
         templates={role: text for role in ROLES if (text := _text(folder / f"{role}.jinja")) is not None},
         profile=load_profile(folder),
@@ -82,9 +97,16 @@ def load_profile(folder: Path) -> Profile:
         return Profile()
     raw = _json(folder / PROFILE)
     try:
-        return Profile(**raw)
-    except TypeError as error:
+        profile = msgspec.convert(raw, Profile, strict=True)
+    except msgspec.ValidationError as error:
         raise CheckpointError(f"{folder / PROFILE}: {_first_line(error)}") from error
+    if profile.capacity is not None and not 1 <= profile.capacity <= 9999:
+        raise CheckpointError(f"{folder / PROFILE}: capacity {profile.capacity} is not between 1 and 9999")
+    if not 0 <= profile.temperature <= 100:
+        raise CheckpointError(
+            f"{folder / PROFILE}: temperature {profile.temperature} is not between 0 and 100"
+        )
+    return profile
 
 
 def _model(folder: Path, config: LlamaConfig, device: torch.device) -> Llama:
@@ -111,7 +133,12 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     """Read the weights, from one file or from shards."""
     files = [WEIGHTS]
     if (folder / SHARDS).exists():
-        files = sorted(set(_json(folder / SHARDS).get("weight_map", {}).values()))
+        try:
+            files = sorted(
+                set(msgspec.convert(_json(folder / SHARDS).get("weight_map"), dict[str, str]).values())
+            )
+        except msgspec.ValidationError as error:
+            raise CheckpointError(f"{folder / SHARDS}: weight_map: {_first_line(error)}") from error
     tensors: dict[str, Tensor] = {}
     for name in files:
         try:
@@ -142,7 +169,14 @@ def _eos(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
     named: Any = generation.get("eos_token_id", raw.get("eos_token_id"))
     if named is None:
         return ()
-    return (named,) if isinstance(named, int) else tuple(named)
+    try:
+        return (
+            (msgspec.convert(named, int),)
+            if isinstance(named, int)
+            else msgspec.convert(named, tuple[int, ...])
+        )
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{folder}: eos_token_id: {_first_line(error)}") from error
 
 
 def _check_architecture(folder: Path, raw: Mapping[str, Any]) -> None:
@@ -156,20 +190,29 @@ def _check_architecture(folder: Path, raw: Mapping[str, Any]) -> None:
 def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
     names = {field.name for field in fields(LlamaConfig)}
     values = {name: raw[name] for name in names if name in raw}
-    rope: Mapping[str, Any] = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    rope: Any = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{folder}: {CONFIG}: rope_parameters is no object")
+    rope = cast("dict[str, Any]", rope)
     if rope.get("rope_type", "default") != "default":
         raise CheckpointError(f"{folder}: rope type {rope['rope_type']!r} is not supported")
     if "rope_theta" in rope:
         values["rope_theta"] = rope["rope_theta"]
     heads = raw.get("num_attention_heads")
-    if heads and not values.get("head_dim"):
-        values["head_dim"] = raw["hidden_size"] // heads
+    hidden = raw.get("hidden_size")
+    if isinstance(heads, int) and heads > 0 and isinstance(hidden, int) and not values.get("head_dim"):
+        values["head_dim"] = hidden // heads
     values.setdefault("num_key_value_heads", heads)
     values.setdefault("tie_word_embeddings", False)
     try:
-        return LlamaConfig(**values)
-    except TypeError as error:
-        raise CheckpointError(f"{folder}: {CONFIG} is incomplete: {_first_line(error)}") from error
+        config = msgspec.convert(values, LlamaConfig)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{folder}: {CONFIG} is incomplete or wrong: {_first_line(error)}") from error
+    for name in values:
+        value: Any = getattr(config, name)
+        if not isinstance(value, bool) and not 0 < value <= _LARGEST.get(name, 1 << 20):
+            raise CheckpointError(f"{folder}: {CONFIG}: {name} = {value} makes no sense")
+    return config
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -178,8 +221,8 @@ def _json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.parent}: no checkpoint folder, {path.name} is missing")
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {_first_line(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON: {_first_line(error)}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: an object is expected")
     return cast("dict[str, Any]", value)
@@ -248,5 +291,5 @@ def render(template: str, *, query: str, capacity: int) -> str:
     """
     try:
         return _compiled(template).render(query=query, capacity=capacity)
-    except TemplateError as error:
+    except Exception as error:  # a template may raise anything
         raise CheckpointError(f"the checkpoint's template is broken: {_first_line(error)}") from error

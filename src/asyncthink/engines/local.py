@@ -37,7 +37,7 @@ class LocalEngine:
         folder: a Llama checkpoint in the standard layout.
         name: what the record calls it; the folder's name if None.
         device: where it runs; "auto" is a GPU where there is one.
-        threads: of torch, for the whole process; None leaves them as they are.
+        threads: of torch, for the whole process; None: as they are, and one for small steps of small models.
 
     Raises:
         CheckpointError: there is no such folder; on entering, it cannot be loaded.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import msgspec
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
@@ -46,7 +47,9 @@ class Prompts:
             text = render(template, query=messages[-1].content, capacity=capacity)
         else:
             known = ", ".join(sorted(self._checkpoint.templates))
-            raise CheckpointError(f"the checkpoint has no template for the role {role!r}, only for: {known}")
+            raise CheckpointError(
+                f"the checkpoint has no template for the role {str(role)!r}, only for: {known}"
+            )
         return self._encode([(text, False)], self._checkpoint.bos)
 
     def insertion(self, text: str) -> Chunk:
@@ -103,7 +106,7 @@ class ChatTemplate:
             text = self._template.render(
                 messages=hidden, add_generation_prompt=True, raise_exception=_raise, **self._special
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # a template may raise anything
             raise _broken(error) from error
         pieces = re.split(f"{mark}-([0-9]+)-", text)
         return [
@@ -117,10 +120,16 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
     config = _read_json(folder / CHAT_CONFIG)
     source: Any = config.get("chat_template")
     if (folder / CHAT_TEMPLATE).exists():
-        source = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        try:
+            source = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _broken(error) from error
     if isinstance(source, list):  # several, by name
-        named = {each["name"]: each["template"] for each in cast("list[dict[str, str]]", source)}
-        source = named.get("default")
+        try:
+            several = msgspec.convert(source, list[dict[str, str]])
+            source = {each["name"]: each["template"] for each in several}.get("default")
+        except (msgspec.ValidationError, KeyError) as error:
+            raise _broken(error) from error
     if not source:
         return None
     special = {
@@ -138,10 +147,10 @@ def _content(token: Any) -> str:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), dict[str, Any])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from error
 
 

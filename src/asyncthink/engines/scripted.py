@@ -203,7 +203,7 @@ def _read(path: Path) -> dict[str, Any]:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise UsageError(f"{path}: {FORM}")

@@ -27,7 +27,9 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (value > 0 or (value == 0 and field.name == "max_forks")):
+            if value is not None and not (
+                0 < value < float("inf") or (value == 0 and field.name == "max_forks")
+            ):
                 raise UsageError(f"{field.name} must be above 0, not {value}")
 
 

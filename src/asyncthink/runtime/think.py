@@ -20,7 +20,13 @@ from asyncthink.engines.models import load_engine
 from asyncthink.episodes.events import Event, Finished, Started
 from asyncthink.episodes.fold import EpisodeBuilder
 from asyncthink.episodes.record import Episode, Outcome, Role, StopReason
-from asyncthink.errors import EngineError, UnknownNameError, UnsupportedQueryError, UsageError
+from asyncthink.errors import (
+    CheckpointError,
+    EngineError,
+    UnknownNameError,
+    UnsupportedQueryError,
+    UsageError,
+)
 from asyncthink.protocol.prompts import organizer_prompt, worker_prompt
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.baselines import majority, think_alone
@@ -159,8 +165,8 @@ class Organization:
             group.cancel_scope.cancel()
 
     def _known(self, query: str) -> Recognised | None:
-        known = recognise(query)
         tasks = self.engine.profile.tasks
+        known = recognise(query, tasks)
         if tasks is None:
             return known
         if known is None or known.task.name not in tasks:
@@ -168,7 +174,13 @@ class Organization:
                 f"the model {self.engine.name!r} only knows {', '.join(tasks)} (see: asyncthink tasks); "
                 "any other question needs an engine such as --model hf:FOLDER"
             )
-        if reason := known.task.outside(known.problem, tasks[known.task.name]):
+        try:
+            reason = known.task.outside(known.problem, tasks[known.task.name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the model {self.engine.name!r} declares limits of {known.task.name} that cannot be read"
+            ) from error
+        if reason:
             raise UnsupportedQueryError(
                 f"the model {self.engine.name!r} was not made for {reason}; another engine, such as "
                 "--model hf:FOLDER, may be"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,19 @@ def get_task(name: str) -> Task[Any]:
     return TASKS[name]
 
 
-def recognise(sentence: str) -> Recognised | None:
+def recognise(sentence: str, preferred: Collection[str] | None = None) -> Recognised | None:
     """Return the task and problem that a sentence states, or None for a free question.
+
+    Args:
+        sentence: a person's question.
+        preferred: tasks that are meant where two share a sentence; None: the one that makes such problems.
 
     Raises:
         UsageError: it states a problem whose values make no sense.
     """
     read = ((task, task.parse(sentence)) for task in TASKS.values())
     found = [Recognised(task, problem) for task, problem in read if problem is not None]
+    if preferred is not None:
+        found.sort(key=lambda each: each.task.name not in preferred)
+        return found[0] if found else None
     return next((each for each in found if each.task.makes(each.problem)), found[0] if found else None)

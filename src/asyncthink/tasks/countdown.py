@@ -113,7 +113,7 @@ class Countdown:
 
     def parse(self, sentence: str) -> CountdownProblem | None:
         """Read the sentence; raises UsageError where its numbers make no sense."""
-        found = _SENTENCE.fullmatch(sentence[:1000])
+        found = _SENTENCE.fullmatch(sentence) if len(sentence) <= 1000 else None
         if found is None:
             return None
         return CountdownProblem(

@@ -158,7 +158,7 @@ def load_recipe(path: str) -> Recipe:
         raw: dict[str, Any] = tomllib.loads(text)
         _check_keys(raw, Recipe)
         return msgspec.convert({**raw, "source": text}, Recipe, strict=True)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
 
 

@@ -92,7 +92,7 @@ class LiveTimeline:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._console.is_terminal and self._console.file.isatty() and not self._console.is_dumb_terminal:
             self._live = Live(
                 get_renderable=self._latest_frame,
                 console=self._console,
@@ -195,7 +195,7 @@ class LiveTimeline:
         line.append(f"{names[one.path]:<10} ", "bold" if one.state() == "decoding" else "")
         if awaited := one.awaited:
             return line.append(f"waits for {agent_name(awaited, self._method)}", QUIET)
-        return line.append(tail(one.latest, max(1, width - line.cell_len), ascii_only=ascii_only), QUIET)
+        return line.append(tail(one.latest, max(1, width - 3 - line.cell_len), ascii_only=ascii_only), QUIET)
 
 
 def _scale(length: int) -> int:
