@@ -30,6 +30,8 @@ from asyncthink.viewer.timeline import Timeline, lay_out
 FRAMES_PER_SECOND = 12
 _SHARE = 0.1
 """Of the time, the most that drawing may take."""
+_ECHO = 3
+"""Cells left free at a line's end: a terminal that echoes ^C must not wrap it."""
 _KEPT = 400
 """Characters of an agent's latest text: more than a line shows."""
 _MARKS = {
@@ -195,7 +197,9 @@ class LiveTimeline:
         line.append(f"{names[one.path]:<10} ", "bold" if one.state() == "decoding" else "")
         if awaited := one.awaited:
             return line.append(f"waits for {agent_name(awaited, self._method)}", QUIET)
-        return line.append(tail(one.latest, max(1, width - 3 - line.cell_len), ascii_only=ascii_only), QUIET)
+        return line.append(
+            tail(one.latest, max(1, width - _ECHO - line.cell_len), ascii_only=ascii_only), QUIET
+        )
 
 
 def _scale(length: int) -> int:
