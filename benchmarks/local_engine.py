@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -110,16 +112,29 @@ def random_checkpoint(folder: Path) -> None:
     )
 
 
-def measure(folder: Path, load: Load, threads: int, rounds: int) -> dict[str, Any]:
-    """Take turns, so that other work on the machine slows both; the best round of each counts."""
+def one_side(side: str, folder: Path, load: Load, threads: int) -> float:
+    """Return the seconds of the engine or of transformers, in this process."""
+    if side == "engine":
+        return anyio.run(engine_seconds, folder, load, threads)
     model: Any = LlamaForCausalLM.from_pretrained(folder)
     model.generation_config.eos_token_id = None
     prompt, inserted = anyio.run(prompt_ids, folder)
-    engine: list[float] = []
-    generate: list[float] = []
+    return generate_seconds(model, prompt, inserted, load, threads)
+
+
+def measure(folder: Path, load: Load, threads: int, rounds: int) -> dict[str, Any]:
+    """Take turns, so that other work on the machine slows both; the best round of each counts.
+
+    Each turn is a process of its own: two teams of OpenMP threads in one process slow each other down.
+    """
+    seconds: dict[str, list[float]] = {"engine": [], "transformers": []}
     for _ in range(rounds):
-        engine.append(anyio.run(engine_seconds, folder, load, threads))
-        generate.append(generate_seconds(model, prompt, inserted, load, threads))
+        for side, values in seconds.items():
+            options = ["--sessions", str(load.sessions), "--threads", str(threads), "--side", side]
+            command = [sys.executable, __file__, str(folder), *options]
+            values.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    engine, generate = seconds.values()
+    prompt, inserted = anyio.run(prompt_ids, folder)
     return {
         "sessions": load.sessions,
         "tokens": load.tokens,
@@ -139,10 +154,14 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="a checkpoint; a random one if left out")
     parser.add_argument("--sessions", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--side", choices=["engine", "transformers"], help="measure one side, once")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
     load = Load(sessions=args.sessions, first=96, second=64)
+    if args.side:
+        print(one_side(args.side, args.folder, load, args.threads))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder
         if folder is None:
