@@ -16,7 +16,7 @@ from asyncthink.cli.train import train_app
 
 app = typer.Typer(
     name="asyncthink",
-    epilog="Exit status: 0 answered or done, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
+    epilog="Exit status: 0 answered or done, 1 output failed, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -53,6 +53,6 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             _leave_pipe()
         except OSError as error:  # such as a full disk behind standard output
-            fail(f"output failed: {error.strerror}", FAILED_OUTPUT)
+            fail(f"{error.filename or 'output'}: {error.strerror or error}", FAILED_OUTPUT)
 
     return guarded

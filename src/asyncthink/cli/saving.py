@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from asyncthink.episodes import files
 from asyncthink.episodes.record import Episode
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import UsageError
@@ -27,16 +28,8 @@ def open_run(path: str, settings: Mapping[str, Any]) -> Generator[Callable[[Epis
         for key, value in settings.items()
         if value is not None
     )
-    if _holds_run(Path(path)):
-        run = RunDirectory.resume(path, config)
-    else:
-        run = RunDirectory.create(path, config, {})
+    with files.told(Path(path)):
+        begun = (Path(path) / "manifest.json").exists()
+    run = RunDirectory.resume(path, config) if begun else RunDirectory.create(path, config, {})
     with run:
         yield run.append
-
-
-def _holds_run(path: Path) -> bool:
-    try:
-        return (path / "manifest.json").exists()
-    except OSError as error:
-        raise UsageError(f"--output: {error.strerror}") from error
