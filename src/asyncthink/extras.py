@@ -13,7 +13,8 @@ EXTRAS = {
         "safetensors": "safetensors",
         "tokenizers": "tokenizers",
         "torch": "torch>=2.13,<2.14",
-    }
+    },
+    "tokens": {"jinja2": "jinja2", "tokenizers": "tokenizers"},
 }
 """Extra -> module -> what to ask pip for. It names packages, not the extra, so that it works whether the
 package came from an index, a wheel or a checkout; the bounds on torch are those of constraints.txt."""

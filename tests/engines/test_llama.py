@@ -11,7 +11,8 @@ import pytest
 import torch
 from engine_worlds import random_model, tiny_config, transformers_model, write_checkpoint
 
-from asyncthink.engines.checkpoint import load_checkpoint, load_profile
+from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.engines.lexicon import load_profile
 from asyncthink.engines.llama import Cache, CacheView, Run
 from asyncthink.errors import CheckpointError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asyncthink.engines.checkpoint import render
+from asyncthink.engines.lexicon import render
 from asyncthink.protocol import tags
 from asyncthink.tasks.countdown import CountdownProblem
 from asyncthink.training.sft import Encoder

@@ -25,6 +25,13 @@ def option(name: str, text: str, **settings: Any) -> Any:
     return typer.Option(name, envvar=variable, show_envvar=False, help=text, **settings)
 
 
+BASE_URL = "openai: the server's address, up to /v1; several with commas. [default: OPENAI_BASE_URL]"
+API = "openai: chat, completions, or auto."
+TOKENIZER = "openai: folder of the served checkpoint; the server is sent token ids."
+CONTINUATION = "openai: how chat goes on from the model's text: auto, flags, plain, mark or turns."
+MAX_CONCURRENCY = "openai: requests at a time to each server. [default: 256]"
+
+
 def fail(message: str, status: int) -> NoReturn:
     """End the command with one line on standard error."""
     line = " ".join(message.split())

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncthink.cli.options import INTERRUPTED, fail, one_line_errors, option
+from asyncthink.cli.options import (
+    API,
+    BASE_URL,
+    CONTINUATION,
+    INTERRUPTED,
+    MAX_CONCURRENCY,
+    TOKENIZER,
+    fail,
+    one_line_errors,
+    option,
+)
 from asyncthink.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +38,14 @@ NO_ANSWER, ENGINE = 3, 4
 @one_line_errors
 def think_command(
     query: Annotated[str | None, typer.Argument(help="The question; - reads standard input.")] = None,
-    model: Annotated[str, option("--model", "embedded, hf:FOLDER or scripted:FILE.")] = "embedded",
+    model: Annotated[
+        str, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
+    ] = "embedded",
+    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
+    api: Annotated[str | None, option("--api", API)] = None,
+    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
+    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
+    max_concurrency: Annotated[int | None, option("--max-concurrency", MAX_CONCURRENCY)] = None,
     method: Annotated[str, option("--method", "asyncthink, sequential or parallel.")] = "asyncthink",
     capacity: Annotated[
         int | None,
@@ -52,6 +69,13 @@ def think_command(
     ] = None,
     max_forks: Annotated[int | None, option("--max-forks", "Workers that are started.")] = None,
     deadline: Annotated[float | None, option("--deadline", "Wall seconds.")] = None,
+    max_cost: Annotated[
+        float | None, option("--max-cost", "What all requests may cost; needs --prices.")
+    ] = None,
+    prices: Annotated[str | None, option("--prices", "Price table (TOML): see docs/servers.md.")] = None,
+    prompts: Annotated[
+        str | None, option("--prompts", "Prompts (TOML) for untrained models: see `asyncthink prompts`.")
+    ] = None,
     output: Annotated[
         str | None, option("--output", "Run directory to which the episode is appended.")
     ] = None,
@@ -64,9 +88,12 @@ def think_command(
     asyncthink think --task countdown --numbers 2,3,5,7 --target 28
     """
     from dataclasses import asdict
+    from pathlib import Path
 
     from asyncthink.engines.models import load_engine
+    from asyncthink.protocol.prompts import load_prompts
     from asyncthink.runtime.budget import Limits
+    from asyncthink.runtime.prices import load_price
     from asyncthink.runtime.think import Organization
 
     question = _question(query, task, numbers, target, seed)
@@ -77,18 +104,31 @@ def think_command(
         max_worker_tokens=max_worker_tokens,
         max_forks=max_forks,
         deadline=deadline,
+        max_cost=max_cost,
     )
+    server = {
+        "base_url": base_url,
+        "api": api,
+        "tokenizer": tokenizer,
+        "continuation": continuation,
+        "max_concurrency": max_concurrency,
+    }
     organization = Organization(
-        load_engine(model),
+        load_engine(model, server),
         method=method,
         capacity=capacity,
         limits=limits,
         temperature=temperature,
         top_p=top_p,
+        prompts=load_prompts(Path(prompts)) if prompts else None,
+        price=load_price(Path(prices), model) if prices else None,
     )
     settings = {
         "command": "think",
         "model": model,
+        **server,
+        "prompts": prompts,
+        "prices": prices,
         "method": method,
         "capacity": capacity,
         "seed": seed,

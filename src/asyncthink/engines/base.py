@@ -42,6 +42,24 @@ class Chunk:
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural logarithms, one a token, at temperature 1; None for text that was not sampled."""
+    hidden: bool = False
+    """Reasoning that a server keeps apart from the text: it costs its tokens, and nobody reads it."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Usage:
+    """What a session's requests to a server came to, so far."""
+
+    requests: int = 0
+    retries: int = 0
+    """Of these, the ones that repeated a failed one."""
+    input_tokens: int = 0
+    """Tokens sent, the prefix of every resumed request included."""
+    cached_tokens: int = 0
+    """Of these, tokens that the server had in its cache."""
+    output_tokens: int = 0
+    exact: bool = True
+    """False where the server did not tell and tokens were estimated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +75,8 @@ class Capabilities:
     """How many stop strings it takes; None: any number."""
     aborts: bool = True
     """Leaving a decode block frees the request at once."""
+    lockstep: bool = False
+    """It advances all agents together, one token a tick, so that real order equals the virtual clock."""
     context: int | None = None
     """Longest context in tokens; None: not known."""
 
@@ -71,6 +91,8 @@ class Profile:
     """Task name -> limits; None: it takes any question."""
     temperature: float = 1.0
     """Sampling temperature it works best with."""
+    trained: bool = False
+    """It was trained on the protocol: it needs no instructions and no reminders."""
 
 
 class Session(Protocol):
@@ -100,6 +122,18 @@ class Session(Protocol):
 
     def insert(self, text: str) -> Chunk:
         """Append text that the model did not write; return it with its tokens."""
+        ...
+
+    def trim(self, characters: int) -> None:
+        """Forget the last characters that were decoded: they stand past a cut.
+
+        Never asked of a chunk that is exactly one token.
+        """
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """What its requests came to so far; None where nobody counts."""
         ...
 
     def rest(self) -> None:

@@ -1,13 +1,9 @@
-"""A checkpoint folder in the standard layout, with the templates a model was trained with beside it.
+"""A checkpoint folder in the standard layout: `lexicon.py` reads what stands beside the weights.
 
     config.json                 architecture (Llama)
     model.safetensors           weights under Hugging Face's names
-    tokenizer.json              tokenizer
-    organizer.jinja worker.jinja    how a query becomes a prompt; the model was trained with these
-    asyncthink.json             capacity, temperature, and the tasks the model knows with their limits
 
-Weights may come in shards (model.safetensors.index.json), and generation_config.json may name the tokens
-that end a text.
+Weights may come in shards (model.safetensors.index.json).
 """
 
 from __future__ import annotations
@@ -15,43 +11,37 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import safetensors.torch
 import torch
-from jinja2 import StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from asyncthink.engines.base import Profile
+from asyncthink.engines.lexicon import (
+    CONFIG,
+    PROFILE,
+    TOKENIZER,
+    Lexicon,
+    first_line,
+    load_lexicon,
+    read_json,
+)
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import CheckpointError
 
-CONFIG, WEIGHTS, TOKENIZER, PROFILE = "config.json", "model.safetensors", "tokenizer.json", "asyncthink.json"
-SHARDS, GENERATION = "model.safetensors.index.json", "generation_config.json"
-ROLES = ("organizer", "worker")
+WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 _DERIVED = "rotary_emb.inv_freq"
 """Old checkpoints carry it as a weight; it follows from the config."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checkpoint:
+class Checkpoint(Lexicon):
     """Everything that a folder holds."""
 
     model: Llama
-    tokenizer: Tokenizer
-    templates: Mapping[str, str]
-    """Role -> Jinja source; empty where the folder brings none."""
-    profile: Profile
-    bos: int | None
-    """Token id put before every prompt; None: none."""
-    eos: tuple[int, ...] = ()
-    """Token ids that end a text."""
 
 
 _LARGEST = {
@@ -69,44 +59,15 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> Checkpo
     Raises:
         CheckpointError: a file is missing or broken, or the architecture is not Llama.
     """
-    raw = _json(folder / CONFIG)
+    raw = read_json(folder / CONFIG)
     _check_architecture(folder, raw)
     config = _config(folder, raw)
     try:
         model = _model(folder, config, device or torch.device("cpu"))
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{folder}: {CONFIG} makes no model: {_first_line(error)}") from error
-    return Checkpoint(
-        model=model,
-        tokenizer=_tokenizer(folder),
-        templates={role: text for role in ROLES if (text := _text(folder / f"{role}.jinja")) is not None},
-        profile=load_profile(folder),
-        bos=raw.get("bos_token_id"),
-        eos=_eos(folder, raw),
-    )
-
-
-def load_profile(folder: Path) -> Profile:
-    """Read what a model declares about itself, without loading it.
-
-    Raises:
-        CheckpointError: there is no checkpoint in this folder, or the file is broken.
-    """
-    _json(folder / CONFIG)
-    if not (folder / PROFILE).exists():
-        return Profile()
-    raw = _json(folder / PROFILE)
-    try:
-        profile = msgspec.convert(raw, Profile, strict=True)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(f"{folder / PROFILE}: {_first_line(error)}") from error
-    if profile.capacity is not None and not 1 <= profile.capacity <= 9999:
-        raise CheckpointError(f"{folder / PROFILE}: capacity {profile.capacity} is not between 1 and 9999")
-    if not 0 <= profile.temperature <= 100:
-        raise CheckpointError(
-            f"{folder / PROFILE}: temperature {profile.temperature} is not between 0 and 100"
-        )
-    return profile
+        raise CheckpointError(f"{folder}: {CONFIG} makes no model: {first_line(error)}") from error
+    lexicon = load_lexicon(folder)
+    return Checkpoint(model=model, **{field.name: getattr(lexicon, field.name) for field in fields(lexicon)})
 
 
 def _model(folder: Path, config: LlamaConfig, device: torch.device) -> Llama:
@@ -135,10 +96,10 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / SHARDS).exists():
         try:
             files = sorted(
-                set(msgspec.convert(_json(folder / SHARDS).get("weight_map"), dict[str, str]).values())
+                set(msgspec.convert(read_json(folder / SHARDS).get("weight_map"), dict[str, str]).values())
             )
         except msgspec.ValidationError as error:
-            raise CheckpointError(f"{folder / SHARDS}: weight_map: {_first_line(error)}") from error
+            raise CheckpointError(f"{folder / SHARDS}: weight_map: {first_line(error)}") from error
     tensors: dict[str, Tensor] = {}
     for name in files:
         try:
@@ -146,37 +107,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         except FileNotFoundError as error:
             raise CheckpointError(f"{folder}: {name} is missing") from error
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder}: {name} cannot be read: {_first_line(error)}") from error
+            raise CheckpointError(f"{folder}: {name} cannot be read: {first_line(error)}") from error
     return {key: value for key, value in tensors.items() if _DERIVED not in key}
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    if not (folder / TOKENIZER).exists():
-        raise CheckpointError(f"{folder}: {TOKENIZER} is missing")
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{folder}: {TOKENIZER} cannot be read: {_first_line(error)}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _eos(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the ids that end a text: chat models name more of them for generation than in their config."""
-    generation = _json(folder / GENERATION) if (folder / GENERATION).exists() else {}
-    named: Any = generation.get("eos_token_id", raw.get("eos_token_id"))
-    if named is None:
-        return ()
-    try:
-        return (
-            (msgspec.convert(named, int),)
-            if isinstance(named, int)
-            else msgspec.convert(named, tuple[int, ...])
-        )
-    except msgspec.ValidationError as error:
-        raise CheckpointError(f"{folder}: eos_token_id: {_first_line(error)}") from error
 
 
 def _check_architecture(folder: Path, raw: Mapping[str, Any]) -> None:
@@ -207,38 +139,12 @@ def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
     try:
         config = msgspec.convert(values, LlamaConfig)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"{folder}: {CONFIG} is incomplete or wrong: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder}: {CONFIG} is incomplete or wrong: {first_line(error)}") from error
     for name in values:
         value: Any = getattr(config, name)
         if not isinstance(value, bool) and not 0 < value <= _LARGEST.get(name, 1 << 20):
             raise CheckpointError(f"{folder}: {CONFIG}: {name} = {value} makes no sense")
     return config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    text = _text(path)
-    if text is None:
-        raise CheckpointError(f"{path.parent}: no checkpoint folder, {path.name} is missing")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON: {_first_line(error)}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: an object is expected")
-    return cast("dict[str, Any]", value)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -273,23 +179,3 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-@lru_cache(maxsize=16)
-def _compiled(template: str) -> Template:
-    return _ENVIRONMENT.from_string(template)
-
-
-def render(template: str, *, query: str, capacity: int) -> str:
-    """Fill a template that came with a checkpoint, in a sandbox.
-
-    Raises:
-        CheckpointError: the template is broken or asks for what it does not get.
-    """
-    try:
-        return _compiled(template).render(query=query, capacity=capacity)
-    except Exception as error:  # a template may raise anything
-        raise CheckpointError(f"the checkpoint's template is broken: {_first_line(error)}") from error

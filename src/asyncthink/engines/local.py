@@ -23,8 +23,9 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 
 from asyncthink.engines.base import Capabilities, Chunk, Message, Sampling
 from asyncthink.engines.batch import Batch, Context, Request
-from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, load_profile
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.detokenize import Detokenizer, TokenBytes
+from asyncthink.engines.lexicon import load_profile
 from asyncthink.engines.lockstep import Lockstep
 from asyncthink.engines.prompting import Prompts
 from asyncthink.errors import EngineError, UsageError
@@ -48,7 +49,7 @@ class LocalEngine:
     ) -> None:
         self.folder = Path(folder)
         self.name = name or self.folder.name
-        self.capabilities = Capabilities(token_ids=True, streaming=True, continues=True)
+        self.capabilities = Capabilities(token_ids=True, streaming=True, continues=True, lockstep=True)
         self.profile = load_profile(self.folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,6 +156,15 @@ class LocalSession:
         chunk = self.running.prompts.insertion(text)
         self.context.ids += chunk.token_ids or ()
         return chunk
+
+    def trim(self, characters: int) -> None:
+        """Refuse: every chunk is one token, which cannot be cut."""
+        raise EngineError(f"a token cannot be cut, not by {characters} characters")
+
+    @property
+    def usage(self) -> None:
+        """Nobody counts."""
+        return
 
     def rest(self) -> None:
         """The agent waits for somebody else."""

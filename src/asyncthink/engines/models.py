@@ -1,8 +1,10 @@
-"""Engines by name: `embedded`, `hf:FOLDER`, `scripted:FILE`."""
+"""Engines by name: `embedded`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from asyncthink.engines.base import Engine
 from asyncthink.errors import UnknownNameError, UsageError
@@ -10,11 +12,15 @@ from asyncthink.extras import require
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 """The checkpoint folder that ships with the package."""
-FORMS = ("embedded", "hf:FOLDER", "scripted:FILE")
+FORMS = ("embedded", "hf:FOLDER", "openai:MODEL", "scripted:FILE")
 
 
-def load_engine(name: str) -> Engine:
+def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
     """Return the engine that a model name stands for; nothing is loaded before it is opened.
+
+    Args:
+        name: one of the forms above.
+        server: for `openai:` models, arguments of `OpenAIEngine` such as base_url; None values count as not given.
 
     Raises:
         UnknownNameError: the name has none of the known forms.
@@ -22,6 +28,13 @@ def load_engine(name: str) -> Engine:
         UsageError: its file cannot be read.
     """
     kind, colon, rest = name.partition(":")
+    given = {key: value for key, value in (server or {}).items() if value is not None}
+    if kind == "openai" and colon:
+        from asyncthink.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(rest, **given)
+    if given:
+        raise UsageError(f"{', '.join(given)} only make sense with --model openai:MODEL, not with {name!r}")
     if kind == "scripted" and colon:
         from asyncthink.engines.scripted import ScriptedEngine
 

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from asyncthink.engines.base import Chunk, Message
-from asyncthink.engines.checkpoint import Checkpoint, render
+from asyncthink.engines.lexicon import Lexicon, render
 from asyncthink.errors import CheckpointError
 
 CHAT_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -28,9 +28,9 @@ class Prompts:
     Its own role templates come first, then its chat template; without either, the messages follow one another.
     """
 
-    def __init__(self, folder: Path, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._chat = None if checkpoint.templates else _chat_template(folder)
+    def __init__(self, folder: Path, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+        self._chat = None if lexicon.templates else _chat_template(folder)
 
     def build(self, messages: Sequence[Message], *, role: str, capacity: int) -> Chunk:
         """Return the prompt as the model sees it.
@@ -40,17 +40,17 @@ class Prompts:
         """
         if self._chat is not None:
             return self._encode(self._chat.split(messages))
-        if not self._checkpoint.templates:
+        if not self._lexicon.templates:
             text = "\n\n".join(message.content for message in messages)
-        elif role in self._checkpoint.templates:
-            template = self._checkpoint.templates[role]
+        elif role in self._lexicon.templates:
+            template = self._lexicon.templates[role]
             text = render(template, query=messages[-1].content, capacity=capacity)
         else:
-            known = ", ".join(sorted(self._checkpoint.templates))
+            known = ", ".join(sorted(self._lexicon.templates))
             raise CheckpointError(
                 f"the checkpoint has no template for the role {str(role)!r}, only for: {known}"
             )
-        return self._encode([(text, False)], self._checkpoint.bos)
+        return self._encode([(text, False)], self._lexicon.bos)
 
     def insertion(self, text: str) -> Chunk:
         """Return text that the model did not write; special-token strings in it stay text."""
@@ -60,7 +60,7 @@ class Prompts:
         """Encode pieces of text, each with whether special tokens in it are meant as such."""
         ids = [] if bos is None else [bos]
         for text, trusted in pieces:
-            ids += encode(self._checkpoint.tokenizer, text, trusted=trusted)
+            ids += encode(self._lexicon.tokenizer, text, trusted=trusted)
         text = "".join(text for text, _ in pieces)
         return Chunk(text=text, n_tokens=len(ids), token_ids=tuple(ids))
 

@@ -64,8 +64,8 @@ class ScriptedEngine:
         UsageError: the script cannot be read or is not of that form.
     """
 
-    capabilities = Capabilities(token_ids=False, streaming=True, continues=True)
-    profile = Profile()
+    capabilities = Capabilities(token_ids=False, streaming=True, continues=True, lockstep=True)
+    profile = Profile(trained=True)
 
     def __init__(self, script: dict[str, Any] | Path | str, *, delay: float = 0.0) -> None:
         source = "the script" if isinstance(script, dict) else str(script)
@@ -149,6 +149,14 @@ class ScriptedSession:
     def insert(self, text: str) -> Chunk:
         """Take note of inserted text: nothing follows from it."""
         return Chunk(text=text, n_tokens=len(split_tokens(text)))
+
+    def trim(self, characters: int) -> None:
+        """Do nothing: a script plays on whatever became of its text."""
+
+    @property
+    def usage(self) -> None:
+        """Nobody counts."""
+        return
 
     def rest(self) -> None:
         """See `Session`."""

@@ -72,6 +72,7 @@ class Draft:
             joined_at=self.joined_at,
             ticks=ended.ticks,
             overrun_tokens=ended.overrun_tokens,
+            usage=ended.usage,
             wall_start=None if self.began is None else self.began.wall,
             wall_end=ended.wall,
         )

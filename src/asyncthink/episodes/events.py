@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from asyncthink.episodes.record import FormatFault, Outcome, Role, SegmentKind, StopReason, Value
+from asyncthink.episodes.record import FormatFault, Outcome, Role, SegmentKind, StopReason, Usage, Value
 
 
 class Started(Value, frozen=True, kw_only=True):
@@ -78,6 +78,16 @@ class Ended(Value, frozen=True, kw_only=True):
     wall: float
     ticks: int | None = None
     overrun_tokens: int = 0
+    usage: Usage | None = None
+
+
+class Neared(Value, frozen=True, kw_only=True):
+    """A budget will soon be spent; told once for each. Not part of the record."""
+
+    limit: str
+    """Its name, as in `Limits`."""
+    spent: float
+    of: float
 
 
 class Finished(Value, frozen=True, kw_only=True):
@@ -89,4 +99,4 @@ class Finished(Value, frozen=True, kw_only=True):
     wall_seconds: float
 
 
-Event: TypeAlias = Started | Opened | Began | Text | Joined | Faulted | Ended | Finished
+Event: TypeAlias = Started | Opened | Began | Text | Joined | Faulted | Ended | Neared | Finished

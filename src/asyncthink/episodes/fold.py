@@ -8,7 +8,18 @@ from typing import assert_never
 from asyncthink.episodes import clock
 from asyncthink.episodes.agents import agents
 from asyncthink.episodes.draft import Draft, storable
-from asyncthink.episodes.events import Began, Ended, Event, Faulted, Finished, Joined, Opened, Started, Text
+from asyncthink.episodes.events import (
+    Began,
+    Ended,
+    Event,
+    Faulted,
+    Finished,
+    Joined,
+    Neared,
+    Opened,
+    Started,
+    Text,
+)
 from asyncthink.episodes.record import Episode, FormatFault
 from asyncthink.errors import RecordError
 
@@ -99,6 +110,8 @@ class EpisodeBuilder:
                 self._faults.append(event.fault)
             case Ended():
                 self._end(event)
+            case Neared():
+                pass
             case Finished():
                 self._finish(event)
             case _:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from asyncthink.episodes import clock
 from asyncthink.episodes.record import Episode, SegmentKind, Value
 
+_WRITTEN = (SegmentKind.DECODED, SegmentKind.REASONED)
+
 
 class JoinWait(Value, frozen=True, kw_only=True):
     """What one join cost."""
@@ -32,7 +34,7 @@ class Metrics(Value, frozen=True, kw_only=True):
     active_per_tick: tuple[int, ...]
     """a_1 ... a_T: agents at work, the organizer included [I], workers never joined excluded [D]."""
     decoded_tokens: int
-    """Tokens written by the model, all agents, tags included, overrun excluded [P]."""
+    """Tokens written by the model, all agents, tags and hidden reasoning included, overrun excluded [P]."""
     wasted_tokens: int
     """Of these, the tokens of workers that were never joined, or joined only by such a worker [D]."""
     sequential_tokens: int
@@ -53,6 +55,12 @@ class Metrics(Value, frozen=True, kw_only=True):
     """Seconds from the episode's start to its end, on the machine that ran it [D]."""
     exact: bool
     """False where any token count is an engine's estimate [D]."""
+    requests: int = 0
+    """Requests to a server, retries included [D]."""
+    retries: int = 0
+    """Of these, the ones that repeated a failed one [D]."""
+    cost: float | None = None
+    """In the price table's currency; None without a table [D]."""
 
 
 def measure(episode: Episode) -> Metrics:
@@ -60,7 +68,9 @@ def measure(episode: Episode) -> Metrics:
     plan = clock.schedule(episode)
     active = tuple(plan.active())
     segments = [(trace.path, one) for trace in episode.traces for one in trace.segments]
-    decoded = [(path, one.n_tokens) for path, one in segments if one.kind is SegmentKind.DECODED]
+    decoded = [(path, one.n_tokens) for path, one in segments if one.kind in _WRITTEN]
+    usages = [trace.usage for trace in episode.traces if trace.usage is not None]
+    costs = [usage.cost for usage in usages if usage.cost is not None]
     written = sum(n for _, n in decoded)
     kept = sum(n for path, n in decoded if plan.turns[path].counted)
     return Metrics(
@@ -79,4 +89,7 @@ def measure(episode: Episode) -> Metrics:
         waits=tuple(JoinWait(path=join.path, waited=join.waited) for join in plan.joins),
         wall_seconds=episode.wall_seconds,
         exact=all(one.exact for _, one in segments),
+        requests=sum(usage.requests for usage in usages),
+        retries=sum(usage.retries for usage in usages),
+        cost=sum(costs) if costs else None,
     )

@@ -14,7 +14,7 @@ import msgspec
 from asyncthink.errors import RecordError
 from asyncthink.protocol.actions import FormatError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version written. A reader of version n reads 1 to n."""
 
 
@@ -25,6 +25,9 @@ class SegmentKind(StrEnum):
     """What the model was given at the start."""
     DECODED = "decoded"
     """What the model wrote: the only text that is ever parsed for actions or trained on."""
+    REASONED = "reasoned"
+    """What a server showed, or only counted, as reasoning apart from the text: it costs ticks, and nobody
+    reads it. Since schema 2."""
     INSERTED = "inserted"
     """What the runtime put in: a worker's return and the closing join tag."""
 
@@ -92,6 +95,24 @@ class Segment(Value, frozen=True, kw_only=True):
     """Decoded only: for each token, how many characters of `text` were there once it was decoded."""
 
 
+class Usage(Value, frozen=True, kw_only=True):
+    """What one agent's requests to a server came to. Since schema 2."""
+
+    requests: int
+    retries: int
+    """Of these, the ones that repeated a failed one."""
+    input_tokens: int
+    """Tokens sent, the prefix of every resumed request included."""
+    cached_tokens: int
+    """Of these, tokens that the server had in its cache."""
+    output_tokens: int
+    """Tokens the server says it decoded; where it does not tell, those that arrived."""
+    exact: bool
+    """False where the server did not tell and tokens were estimated."""
+    cost: float | None = None
+    """In the price table's currency; None without a table."""
+
+
 class Trace(Value, frozen=True, kw_only=True):
     """Everything one agent read and wrote."""
 
@@ -116,6 +137,8 @@ class Trace(Value, frozen=True, kw_only=True):
     """What a worker that decodes nothing (a tool, a person) counts for; None: its decoded tokens."""
     overrun_tokens: int = 0
     """Decoded past a cut and dropped."""
+    usage: Usage | None = None
+    """None where no server was asked."""
     wall_start: float | None = None
     """Seconds after the episode's start at which it got its slot; None if it never did."""
     wall_end: float | None = None

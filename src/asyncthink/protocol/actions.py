@@ -63,7 +63,7 @@ Action: TypeAlias = Think | Fork | Join | Return | Answer | Malformed
 
 
 class FormatError(StrEnum):
-    """Everything an organizer can get wrong. None of them ends the episode."""
+    """Everything a model can get wrong. None of it ends the episode."""
 
     DUPLICATE_FORK = "duplicate_fork"
     """Paper: an index was forked twice; the second fork starts nothing."""
@@ -78,6 +78,8 @@ class FormatError(StrEnum):
     """Ours: a worker was joined twice; the second join receives the empty string."""
     MALFORMED_TAG = "malformed_tag"
     """Ours: something tag-like that is no legal tag where it stands."""
+    NO_RETURN = "no_return"
+    """Ours: a worker stopped without a return and had to be reminded of it (untrained models only)."""
 
 
 PAPER_ERRORS = (

@@ -85,6 +85,10 @@ class Parser(ABC):
         self.done = True
         return found
 
+    def reopen(self) -> None:
+        """Read on behind a close: the model was asked for more."""
+        self.done = False
+
     @abstractmethod
     def _act(self, tag: Tag | None, text: str) -> Iterator[Parsed]:
         """Act on something tag-like that does not close the open tag; None if it is no legal tag."""

@@ -124,6 +124,11 @@ def joined(index: int, text: str) -> str:
     return escape(text) + join_end(index)
 
 
+def told(index: int, text: str) -> str:
+    """Return what a model is told at a join in a turn of its own, where it cannot go on from its own text."""
+    return f"JOIN-{_checked(index)}: {escape(text)}"
+
+
 def answer(text: str) -> str:
     """Spell an answer."""
     return f"<ANSWER>{text}</ANSWER>"

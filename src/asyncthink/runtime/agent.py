@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from asyncthink.engines.base import Chunk, Engine, Message, Sampling, Session
 from asyncthink.episodes.events import Event, Text
-from asyncthink.episodes.record import Outcome, Role, SegmentKind
+from asyncthink.episodes.record import Outcome, Role, SegmentKind, Usage
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Join, Return
 from asyncthink.protocol.parser import Parser
@@ -31,6 +31,8 @@ class Stage:
     emit: Callable[[Event], None]
     prompts: Mapping[Role, str]
     """What organizers and workers are told, for models without templates of their own."""
+    reminders: Mapping[Role, str] = field(default_factory=dict[Role, str])
+    """What a model is told once that stops without the tag that ends its work; empty: nothing is said."""
     origin: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
@@ -48,6 +50,14 @@ class Stage:
             Message(role="user", content=query),
         )
         return self.engine.open(messages, role=role, episode=self.id, path=path, capacity=self.capacity)
+
+    def usage(self, session: Session) -> Usage | None:
+        """Return what a session's requests came to, for the record; None where nobody counts."""
+        counted = session.usage
+        if counted is None:
+            return None
+        price = self.meter.price
+        return Usage(**asdict(counted), cost=None if price is None else price.of(counted))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +90,8 @@ class Agent:
         self.allowance.tick = tick
         self.allowance.length = session.prompt.n_tokens
         self.overrun = 0
+        self._cost = 0.0
+        self._reminder = stage.reminders.get(role)
 
     def begin(self) -> None:
         """Record the prompt."""
@@ -92,11 +104,12 @@ class Agent:
         mistake of the model: a tag that is still open then is not reported.
         """
         watched = self.stage.engine.capabilities.streaming and self.role is Role.ORGANIZER
-        resumed = True
+        resumed = self.allowance.resending = True
         while resumed and self.allowance.left() > 0:
             stops = tags.STREAMED_STOPS if watched else self.parser.stops
             text = ""
             async with self.session.decode(stops, self.allowance.left(), self.stage.sampling) as chunks:
+                self.allowance.resending = False
                 async for chunk in chunks:
                     if self.allowance.left() <= 0:
                         self.overrun += chunk.n_tokens
@@ -104,13 +117,39 @@ class Agent:
                     if last := self._take(chunk, act):
                         return last
                     text = text[-LONGEST_STOP:] + chunk.text
+            self._settle()
             resumed = any(stop in text for stop in stops)
         if self.allowance.left() > 0:
             for parsed in self.parser.close():
                 act(parsed.action)
         return None
 
+    def remind(self) -> bool:
+        """Ask once more of a model that stopped without its last tag; say whether it may go on.
+
+        Never silent: whoever calls this records what the model got wrong.
+        """
+        if self._reminder is None or self.allowance.left() <= 0:
+            return False
+        continues = self.stage.engine.capabilities.continues
+        self.insert(f"\n\n({self._reminder})\n" if continues else self._reminder)
+        self.parser.reopen()
+        self._reminder = None
+        return True
+
+    def _settle(self) -> None:
+        """Charge what the session's requests have cost since this was last done."""
+        meter = self.stage.meter
+        if meter.price is not None and (usage := self.session.usage) is not None:
+            cost = meter.price.of(usage)
+            meter.charge(cost - self._cost)
+            self._cost = cost
+
     def _take(self, chunk: Chunk, act: Callable[[Action], None]) -> Action | None:
+        if chunk.hidden:
+            self._spend(chunk)
+            self._text(SegmentKind.REASONED, chunk)
+            return None
         found = self.parser.feed(chunk.text)
         self._keep(chunk, self.parser.taken)
         for parsed in found:
@@ -122,14 +161,22 @@ class Agent:
     def _keep(self, chunk: Chunk, taken: int) -> None:
         """Record a chunk up to a cut; a single token that carries the cut is kept whole."""
         rest = len(chunk.text) - taken
-        if rest and chunk.n_tokens > 1:
+        if rest and (chunk.n_tokens > 1 or not chunk.exact):
             kept = max(1, -(-chunk.n_tokens * taken // len(chunk.text)))
             self.overrun += chunk.n_tokens - kept
+            self.session.trim(rest)
             chunk = Chunk(text=chunk.text[:taken], n_tokens=kept, exact=False)
         elif rest:
             self.parser.skip(rest)
-        self.allowance.spend(chunk.n_tokens)
+        self._spend(chunk)
         self._text(SegmentKind.DECODED, chunk)
+
+    def _spend(self, chunk: Chunk) -> None:
+        self.allowance.spend(chunk.n_tokens)
+        self._settle()
+        meter = self.stage.meter
+        if meter.limits.deadline is not None:
+            meter.near("deadline", self.stage.now(), meter.limits.deadline)
 
     def insert(self, text: str) -> None:
         """Append what the model did not write."""

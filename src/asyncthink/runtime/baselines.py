@@ -15,7 +15,6 @@ import anyio
 from asyncthink.episodes.events import Joined
 from asyncthink.episodes.record import Outcome
 from asyncthink.errors import EngineError
-from asyncthink.protocol.actions import FormatError
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.organizer import ModelOrganizer
 
@@ -70,7 +69,7 @@ async def _think_alone(stage: Stage, organizers: Sequence[ModelOrganizer], merge
         stage.emit(Joined(path=organizer.path, joined_at=own.decoded))
     answers = [text for organizer in organizers if (text := results[organizer.path].text) is not None]
     if not answers and own.outcome is not Outcome.ENGINE_ERROR:
-        first.fault(FormatError.NO_ANSWER)
+        first.fault_missing()
     first.tell_end(own)
     text = merge(answers) if answers else None
     return Result(outcome=own.outcome, text=text, cause=own.cause, decoded=own.decoded)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 
+from asyncthink.episodes.events import Event, Neared
 from asyncthink.errors import UsageError
+from asyncthink.runtime.prices import Price
+
+NEAR = 0.8
+"""Share of a limit at which its user is told that it will soon stop something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,23 +29,61 @@ class Limits:
     """Workers that are started."""
     deadline: float | None = None
     """Wall seconds from the episode's start."""
+    max_cost: float | None = None
+    """What all requests may cost, in the price table's currency."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if value is not None and not (
-                0 < value < float("inf") or (value == 0 and field.name == "max_forks")
+                0 < value < float("inf") or (value == 0 and one.name == "max_forks")
             ):
-                raise UsageError(f"{field.name} must be above 0, not {value}")
+                raise UsageError(f"{one.name} must be above 0, not {value}")
+
+    def sentences(self, *, worker: bool) -> list[str]:
+        """Return what a model should know of its limits."""
+        own = self.max_worker_tokens if worker else self.max_organizer_tokens
+        found: list[str] = []
+        if own is not None:
+            found.append(f"You may write at most {own} tokens.")
+        if not worker and self.max_tokens is not None:
+            found.append(f"You and your workers may write at most {self.max_tokens} tokens together.")
+        if not worker and self.max_forks is not None:
+            found.append(f"You may start at most {self.max_forks} workers in all.")
+        if self.deadline is not None:
+            found.append(f"Everything must be done within {self.deadline:g} seconds.")
+        return found
 
 
+@dataclass(kw_only=True, slots=True)
 class Meter:
     """Counts what an episode has spent."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.tokens = 0
-        self.forks = 0
+    limits: Limits
+    price: Price | None = None
+    emit: Callable[[Event], None] | None = None
+    """Told of each limit once, when it is nearly reached."""
+    tokens: int = 0
+    forks: int = 0
+    cost: float = 0.0
+    _told: set[str] = field(default_factory=set[str])
+
+    def near(self, limit: str, spent: float, of: float | None) -> None:
+        """Tell once that a limit is nearly reached."""
+        if of and self.emit and spent >= NEAR * of and limit not in self._told:
+            self._told.add(limit)
+            self.emit(Neared(limit=limit, spent=spent, of=of))
+
+    def spend(self, n_tokens: int, tick: int) -> None:
+        """Count decoded tokens, and where their agent now stands on the virtual clock."""
+        self.tokens += n_tokens
+        self.near("max_tokens", self.tokens, self.limits.max_tokens)
+        self.near("max_critical_path", tick, self.limits.max_critical_path)
+
+    def charge(self, cost: float) -> None:
+        """Count money; less than nothing where an estimate was too high."""
+        self.cost += cost
+        self.near("max_cost", self.cost, self.limits.max_cost)
 
     def fork(self) -> str | None:
         """Count a fork before it is dispatched; return why it may not be, or None."""
@@ -47,7 +91,10 @@ class Meter:
             return f"the limit of {self.limits.max_forks} forks is reached"
         if self.limits.max_tokens is not None and self.tokens >= self.limits.max_tokens:
             return f"the limit of {self.limits.max_tokens} tokens is reached"
+        if self.limits.max_cost is not None and self.cost >= self.limits.max_cost:
+            return f"the limit of {self.limits.max_cost:g} for all requests is reached"
         self.forks += 1
+        self.near("max_forks", self.forks, self.limits.max_forks)
         return None
 
 
@@ -64,6 +111,8 @@ class Allowance:
         """Tokens in its context."""
         self.tick = 0
         """Where the agent stands on the virtual clock."""
+        self.resending = True
+        """Its next request has still to be paid for: a server is sent the whole context."""
 
     def left(self) -> int:
         """Return how many tokens the agent may decode now; at most a million."""
@@ -86,6 +135,10 @@ class Allowance:
         if limits.max_critical_path is not None:
             room = limits.max_critical_path - self.tick
             rest = min(rest, (room, f"the critical path's limit of {limits.max_critical_path} is reached"))
+        if limits.max_cost is not None and self.meter.price is not None:
+            request = self.meter.price.of_input(self.length) if self.resending else 0.0
+            room = self.meter.price.affordable(limits.max_cost - self.meter.cost - request)
+            rest = min(rest, (room, f"the limit of {limits.max_cost:g} for all requests is reached"))
         return rest
 
     def spend(self, n_tokens: int) -> None:
@@ -93,4 +146,4 @@ class Allowance:
         self.used += n_tokens
         self.length += n_tokens
         self.tick += n_tokens
-        self.meter.tokens += n_tokens
+        self.meter.spend(n_tokens, self.tick)

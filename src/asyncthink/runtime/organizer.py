@@ -9,7 +9,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asyncthink.episodes.events import Began, Ended, Faulted, Joined, Opened
-from asyncthink.episodes.record import FormatFault, Outcome, Role
+from asyncthink.episodes.record import FormatFault, Outcome, Role, Usage
 from asyncthink.errors import EngineError
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Fork, FormatError, Join
@@ -36,10 +36,11 @@ class ModelOrganizer:
         try:
             self.session = stage.open(Role.ORGANIZER, path, query)
         except EngineError as error:
-            self.tell_end(Result(outcome=Outcome.ENGINE_ERROR, cause=str(error)))
+            self._emit_end(Result(outcome=Outcome.ENGINE_ERROR, cause=str(error)), None)
             raise
         self.agent = Agent(stage, self.session, OrganizerParser(), role=Role.ORGANIZER, path=path)
         self.rules = Rules()
+        self._missing = False
 
     async def run(self, pool: Pool | None) -> Result:
         """Think the query through. A failure of the engine, or a budget's end, is a result.
@@ -60,8 +61,14 @@ class ModelOrganizer:
     async def _think(self, pool: Pool | None) -> Result:
         self.stage.emit(Began(path=self.path, wall=self.stage.now()))
         self.agent.begin()
-        while isinstance(last := await self.agent.decode(lambda action: self._act(action, pool)), Join):
-            await self._join(last, pool)
+        while True:
+            last = await self.agent.decode(lambda action: self._act(action, pool))
+            if isinstance(last, Join):
+                await self._join(last, pool)
+            elif last is None and self.agent.remind():
+                self.fault_missing()
+            else:
+                break
         return self.agent.ended(tags.unescape(last.text) if isinstance(last, Answer) else None)
 
     def _act(self, action: Action, pool: Pool | None) -> None:
@@ -75,7 +82,7 @@ class ModelOrganizer:
 
     async def _join(self, join: Join, pool: Pool | None) -> None:
         if not self._judge(join):
-            self.agent.insert(tags.joined(join.index, ""))
+            self._insert(join, "")
             return
         text = None
         if pool is not None:
@@ -84,7 +91,11 @@ class ModelOrganizer:
             job = await pool.join(join.index, self.session)
             spent.tick = max(spent.tick, job.end_tick)
             text = job.result.text if job.result else None
-        self.agent.insert(tags.joined(join.index, tags.NO_RESULT if text is None else text))
+        self._insert(join, tags.NO_RESULT if text is None else text)
+
+    def _insert(self, join: Join, text: str) -> None:
+        spelled = tags.joined if self.stage.engine.capabilities.continues else tags.told
+        self.agent.insert(spelled(join.index, text))
 
     def _judge(self, action: Action) -> bool:
         error = self.rules.judge(action)
@@ -97,8 +108,17 @@ class ModelOrganizer:
         at = self.agent.allowance.used
         self.stage.emit(Faulted(fault=FormatFault(error=error, path=self.path, at=at)))
 
+    def fault_missing(self) -> None:
+        """Record that there is no answer; once, however often the model was reminded of it."""
+        if not self._missing:
+            self._missing = True
+            self.fault(FormatError.NO_ANSWER)
+
     def tell_end(self, result: Result) -> None:
         """Record how the organizer ended."""
+        self._emit_end(result, self.stage.usage(self.session))
+
+    def _emit_end(self, result: Result, usage: Usage | None) -> None:
         end = Ended(
             path=self.path,
             outcome=result.outcome,
@@ -106,6 +126,7 @@ class ModelOrganizer:
             cause=result.cause,
             wall=self.stage.now(),
             overrun_tokens=result.overrun,
+            usage=usage,
         )
         self.stage.emit(end)
 
@@ -130,7 +151,7 @@ async def _organize(stage: Stage, organizer: ModelOrganizer, workers: Mapping[st
                 pool.dismiss(Outcome.CANCELLED)
             raise
         if result.text is None and result.outcome is not Outcome.ENGINE_ERROR:
-            organizer.fault(FormatError.NO_ANSWER)
+            organizer.fault_missing()
         # Whoever moved in the answer's own tick records its token before the workers are dismissed.
         await cancel_shielded_checkpoint()
         organizer.tell_end(result)

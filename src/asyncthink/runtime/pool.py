@@ -7,7 +7,7 @@ the first in the queue and the organizer that waits for it is awake again before
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -88,11 +88,11 @@ class Pool:
             try:
                 result = await work
             except anyio.get_cancelled_exc_class():
-                self._end(job, Result(outcome=self.leaving))
+                self._end(job, Result(outcome=self.leaving), holds)
                 raise
             except Exception as error:  # a worker may be anybody's code
                 result = Result(outcome=Outcome.FAILED, cause=f"{type(error).__name__}: {error}")
-            self._end(job, result)
+            self._end(job, result, holds)
             self.free += 1
             if self.queue:
                 following = self.queue.popleft()
@@ -102,7 +102,7 @@ class Pool:
             for session in holds:
                 session.close()
 
-    def _end(self, job: Job, result: Result) -> None:
+    def _end(self, job: Job, result: Result, holds: Sequence[Session] = ()) -> None:
         job.result = result
         job.end_tick = job.tick + (result.decoded if result.ticks is None else result.ticks)
         end = Ended(
@@ -113,6 +113,7 @@ class Pool:
             wall=self.stage.now(),
             ticks=result.ticks,
             overrun_tokens=result.overrun,
+            usage=self.stage.usage(holds[0]) if holds else None,
         )
         self.stage.emit(end)
         if job.awaited_by:

@@ -27,13 +27,14 @@ from asyncthink.errors import (
     UnsupportedQueryError,
     UsageError,
 )
-from asyncthink.protocol.prompts import organizer_prompt, worker_prompt
+from asyncthink.protocol.prompts import Prompts, load_prompts
 from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.baselines import majority, think_alone
 from asyncthink.runtime.budget import Limits, Meter
 from asyncthink.runtime.collection import fewer_collections
 from asyncthink.runtime.organizer import organize
 from asyncthink.runtime.pool import DEFAULT
+from asyncthink.runtime.prices import Price
 from asyncthink.runtime.worker import ModelWorker, Worker
 from asyncthink.tasks import Recognised, recognise
 
@@ -80,6 +81,10 @@ class Organization:
         temperature: 0 is greedy; None: what the model declares. Parallel traces differ by sampling only, so a
             model that declares greedy decoding is sampled at `PARALLEL_TEMPERATURE` there.
         workers: named workers that a fork can address, beside the model itself.
+        prompts: what a model is told that was not trained on the protocol; None: the package's own.
+        price: of the model's tokens; with it the record has costs, and `limits.max_cost` can be kept.
+        reminders: whether a model that stops without its last tag is asked for it once, which the record shows as
+            a format error; None: only where the model was not trained on the protocol.
     """
 
     def __init__(
@@ -92,6 +97,9 @@ class Organization:
         temperature: float | None = None,
         top_p: float = 1.0,
         workers: Mapping[str, Worker] | None = None,
+        prompts: Prompts | None = None,
+        price: Price | None = None,
+        reminders: bool | None = None,
     ) -> None:
         if capacity is not None and not 1 <= capacity <= 9999:
             raise UsageError(f"capacity must be between 1 and 9999, not {capacity}")
@@ -99,12 +107,17 @@ class Organization:
             raise UsageError(f"temperature must be between 0 and 100, not {temperature}")
         if not 0 < top_p <= 1:
             raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
+        if limits and limits.max_cost is not None and price is None:
+            raise UsageError("max_cost needs the model's prices: --prices FILE, or Organization(price=...)")
         self.engine = engine
         self.method = method_of(method)
         self.capacity = capacity
         self.limits = limits or Limits()
         self.temperature = temperature
         self.top_p = top_p
+        self.prompts = prompts or load_prompts()
+        self.price = price
+        self.reminders = reminders
         self._held = AsyncExitStack()
         self.workers: dict[str, Worker] = {DEFAULT: ModelWorker(), **(workers or {})}
 
@@ -172,7 +185,7 @@ class Organization:
         if known is None or known.task.name not in tasks:
             raise UnsupportedQueryError(
                 f"the model {self.engine.name!r} only knows {', '.join(tasks)} (see: asyncthink tasks); "
-                "any other question needs an engine such as --model hf:FOLDER"
+                "any other question needs an engine such as --model openai:MODEL or hf:FOLDER"
             )
         try:
             reason = known.task.outside(known.problem, tasks[known.task.name])
@@ -183,7 +196,7 @@ class Organization:
         if reason:
             raise UnsupportedQueryError(
                 f"the model {self.engine.name!r} was not made for {reason}; another engine, such as "
-                "--model hf:FOLDER, may be"
+                "--model openai:MODEL, may be"
             )
         return known
 
@@ -222,14 +235,27 @@ class Organization:
         temperature = profile.temperature if self.temperature is None else self.temperature
         if self.temperature is None and self.method is Method.PARALLEL:
             temperature = temperature or PARALLEL_TEMPERATURE
+        limits, prompts = self.limits, self.prompts
+        organizer = prompts.for_organizer(
+            told,
+            turns=not self.engine.capabilities.continues,
+            limits=limits.sentences(worker=False),
+        )
+        reminded = not profile.trained if self.reminders is None else self.reminders
         return Stage(
             id=uuid4().hex,
             engine=self.engine,
             capacity=told,
             sampling=Sampling(temperature=temperature, top_p=self.top_p, seed=seed),
-            meter=Meter(self.limits),
+            meter=Meter(limits=limits, price=self.price, emit=emit),
             emit=emit,
-            prompts={Role.ORGANIZER: organizer_prompt(told), Role.WORKER: worker_prompt()},
+            prompts={
+                Role.ORGANIZER: organizer,
+                Role.WORKER: prompts.for_worker(limits.sentences(worker=True)),
+            },
+            reminders={role: prompts.reminder(worker=role is Role.WORKER) for role in Role}
+            if reminded
+            else {},
         )
 
     async def _drive(self, stage: Stage, query: str, capacity: int, known: Recognised | None) -> Result:
@@ -266,27 +292,36 @@ async def think(
     prompt: str,
     *,
     model: str = "embedded",
+    server: Mapping[str, Any] | None = None,
     method: str = Method.ASYNCTHINK,
     capacity: int | None = None,
     limits: Limits | None = None,
     temperature: float | None = None,
     top_p: float = 1.0,
+    prompts: Prompts | None = None,
+    price: Price | None = None,
+    reminders: bool | None = None,
     seed: int = 0,
     listen: Listener | None = None,
 ) -> Episode:
     """Think one question through with a model given by name; see `Organization` for the arguments.
+
+    `server` holds arguments of `OpenAIEngine`, such as base_url, for `openai:` models.
 
     Raises:
         UsageError: an argument, or the question for this model, makes no sense.
         EngineError: the model cannot be loaded.
     """
     organization = Organization(
-        load_engine(model),
+        load_engine(model, server),
         method=method,
         capacity=capacity,
         limits=limits,
         temperature=temperature,
         top_p=top_p,
+        prompts=prompts,
+        price=price,
+        reminders=reminders,
     )
     async with organization:
         return await organization.think(prompt, seed=seed, listen=listen)

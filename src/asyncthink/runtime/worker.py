@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from asyncthink.engines.base import Session
-from asyncthink.episodes.record import Outcome, Role
+from asyncthink.episodes.events import Faulted
+from asyncthink.episodes.record import FormatFault, Outcome, Role
 from asyncthink.errors import EngineError
 from asyncthink.protocol import tags
-from asyncthink.protocol.actions import Action, Return
+from asyncthink.protocol.actions import Action, FormatError, Return
 from asyncthink.protocol.parser import WorkerParser
 from asyncthink.runtime.agent import Agent, Result, Stage
 
@@ -67,6 +68,10 @@ class ModelWorker:
         try:
             agent.begin()
             last = await agent.decode(_ignore)
+            if last is None and agent.remind():
+                fault = FormatFault(error=FormatError.NO_RETURN, path=agent.path, at=agent.allowance.used)
+                agent.stage.emit(Faulted(fault=fault))
+                last = await agent.decode(_ignore)
             return agent.ended(tags.unescape(last.text) if isinstance(last, Return) else None)
         except EngineError as error:
             return agent.result(Outcome.ENGINE_ERROR, cause=str(error))

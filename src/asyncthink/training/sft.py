@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asyncthink.engines.base import Profile
-from asyncthink.engines.checkpoint import Checkpoint, render, save_checkpoint
+from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
+from asyncthink.engines.lexicon import render
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import UsageError
 from asyncthink.tasks.base import Split

@@ -138,7 +138,7 @@ class LiveTimeline:
 
     def _hear(self, event: TextEvent) -> None:
         agent = self._agents[event.path]
-        if event.kind is SegmentKind.DECODED:
+        if event.kind in (SegmentKind.DECODED, SegmentKind.REASONED):
             agent.tokens += event.n_tokens
             agent.awaited = None
         elif event.kind is SegmentKind.PROMPT:

@@ -1,0 +1,192 @@
+"""An event's JSON -> what it says. Servers agree on the names only by and large; what cannot be read is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, cast
+
+import msgspec
+
+from asyncthink.engines.openai.retry import NO_USE_CODES, TRANSIENT_STATUS, Trouble
+
+LONGEST_MESSAGE = 300
+"""Characters of a server's error message that are shown."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Tokens as a server reports them; None: not reported."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int = 0
+    reasoning: int = 0
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one event, or one whole reply, says."""
+
+    text: str = ""
+    reasoning: str = ""
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    finish: str | None = None
+    stop: str | None = None
+    """The stop string that ended the text, where the server says so."""
+    counts: Counts | None = None
+
+
+_JSON = msgspec.json.Decoder()
+
+
+def read(data: bytes) -> Piece:
+    """Read one event or reply.
+
+    Raises:
+        Trouble: it is not JSON, no object, or an error.
+    """
+    try:
+        event: Any = _JSON.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Trouble(f"the reply is not JSON: {str(error).splitlines()[0]}", transient=True) from error
+    if not isinstance(event, dict):
+        raise Trouble("the reply is JSON, but no object", transient=True)
+    event = cast("dict[str, Any]", event)
+    if event.get("error") or event.get("object") == "error":
+        raise trouble_of(event, None)
+    piece = Piece()
+    choices = event.get("choices")
+    choice = _object(cast("list[Any]", choices)[0]) if isinstance(choices, list) and choices else {}
+    if choice:
+        _choice(piece, choice)
+    piece.counts = _counts(event, choice)
+    return piece
+
+
+def _choice(piece: Piece, choice: dict[str, Any]) -> None:
+    said = _object(choice.get("delta")) or _object(choice.get("message"))
+    if said:
+        piece.text = _text(said.get("content"))
+        for name in ("reasoning_content", "reasoning", "thinking"):
+            if reasoning := _text(said.get(name)):
+                piece.reasoning = reasoning
+                break
+    else:
+        piece.text = _text(choice.get("text"))
+    ids = choice.get("token_ids")
+    if isinstance(ids, list) and all(isinstance(each, int) for each in cast("list[Any]", ids)):
+        piece.token_ids = tuple(cast("list[int]", ids))
+    if logprobs := choice.get("logprobs"):
+        piece.logprobs = _logprobs(_object(logprobs))
+    finish, stop = choice.get("finish_reason"), choice.get("stop_reason", choice.get("matched_stop"))
+    piece.finish = finish if isinstance(finish, str) and finish else None
+    piece.stop = stop if isinstance(stop, str) else None
+
+
+def _logprobs(found: dict[str, Any]) -> tuple[float, ...] | None:
+    content = found.get("content")
+    if isinstance(content, list):
+        values: list[Any] = [_object(each).get("logprob") for each in cast("list[Any]", content)]
+    else:
+        values = found.get("token_logprobs") or []
+    good = [float(value) for value in values if isinstance(value, int | float) and isfinite(value)]
+    return tuple(good) if good and len(good) == len(values) else None
+
+
+def _counts(event: dict[str, Any], choice: dict[str, Any]) -> Counts | None:
+    usage = (
+        _object(event.get("usage"))
+        or _object(choice.get("usage"))
+        or _object(_object(event.get("x_groq")).get("usage"))
+    )
+    if not usage:
+        timings = _object(event.get("timings"))
+        if not timings:
+            return None
+        cached = _count(timings.get("cache_n")) or 0
+        prompt = _count(timings.get("prompt_n"))
+        return Counts(
+            input=None if prompt is None else prompt + cached,
+            output=_count(timings.get("predicted_n")),
+            cached=cached,
+        )
+    sent = _object(usage.get("prompt_tokens_details")) or _object(usage.get("input_tokens_details"))
+    decoded = _object(usage.get("completion_tokens_details")) or _object(usage.get("output_tokens_details"))
+    return Counts(
+        input=_first_count(usage.get("prompt_tokens"), usage.get("input_tokens")),
+        output=_first_count(usage.get("completion_tokens"), usage.get("output_tokens")),
+        cached=_first_count(sent.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")) or 0,
+        reasoning=_first_count(decoded.get("reasoning_tokens"), usage.get("reasoning_tokens")) or 0,
+    )
+
+
+def trouble_of(body: Any, status: int | None, asked: float | None = None) -> Trouble:
+    """Return what an error body says: OpenAI's, vLLM's, FastAPI's, Ollama's, or any text."""
+    found = _object(body)
+    inner: Any = found.get("error") or found.get("detail") or found.get("message") or body
+    if isinstance(inner, dict):
+        told = cast("dict[str, Any]", inner)
+        message = told.get("message") or told.get("msg") or msgspec.json.encode(told).decode()
+    else:
+        told = found
+        message = inner if isinstance(inner, str) else msgspec.json.encode(inner).decode()
+    code = told.get("code", found.get("code"))
+    kind = str(told.get("type") or "")
+    if status is None:
+        status = code if isinstance(code, int) else _STATUS_OF.get(kind) or _STATUS_OF.get(str(code))
+    parameter = told.get("param")
+    useless = str(code) in NO_USE_CODES or kind in NO_USE_CODES
+    return Trouble(
+        one_line(str(message)),
+        transient=not useless and (status is None or status in TRANSIENT_STATUS),
+        status=status,
+        retry_after=asked,
+        parameter=parameter if isinstance(parameter, str) else None,
+    )
+
+
+_STATUS_OF = {
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "overloaded_error": 529,
+    "server_error": 500,
+    "api_error": 500,
+    "internal_server_error": 500,
+    "InternalServerError": 500,
+    "timeout_error": 504,
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "NotFoundError": 404,
+}
+
+
+def one_line(text: str) -> str:
+    """Return a message in one line, cut where it is long."""
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + "…"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """Return content, a string or a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_text(_object(part).get("text")) for part in cast("list[Any]", value))
+    return ""
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _first_count(*values: Any) -> int | None:
+    return next((count for value in values if (count := _count(value)) is not None), None)

@@ -1,0 +1,374 @@
+"""One base URL: its connections, how many requests at a time, and its replies."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import aiohttp
+import anyio
+import msgspec
+
+from asyncthink.engines.openai import pieces
+from asyncthink.engines.openai.pieces import Piece
+from asyncthink.engines.openai.retry import Retries, Trouble, retry_after
+from asyncthink.engines.openai.stream import EventReader, Unpacker
+
+_LOG = logging.getLogger(__name__)
+_ERROR_BYTES = 64 * 1024
+"""Bytes of an error's body that are read."""
+_BODY_BYTES = 16 * 1024 * 1024
+"""Bytes of any other whole body."""
+_LINGER = 2.0
+"""Seconds for which a reply's end is awaited when its text is over."""
+_DONE = b"[DONE]"
+
+
+class Secret:
+    """A key. It has no representation, so that no log, error or trace-back can show it."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def header(self) -> dict[str, str]:
+        """Return the header that carries it."""
+        return {"Authorization": f"Bearer {self._value}"}
+
+    def hidden(self, text: str) -> str:
+        """Return a text in which it no longer stands."""
+        return text.replace(self._value, "[key]")
+
+
+class Server:
+    """Requests to one base URL.
+
+    Under 429 and its like it sends fewer requests at a time: half as many at once, then one more after each
+    round of good replies.
+    """
+
+    def __init__(
+        self, url: str, http: aiohttp.ClientSession, key: Secret | None, retries: Retries, most: int
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.agents = 0
+        """Sessions that stay with it."""
+        self.retries = retries
+        self._http, self._key, self._most = http, key, most
+        self._limiter = anyio.CapacityLimiter(most)
+        self._paused_until = 0.0
+        self._halved_at = -1.0
+        self._good = 0
+
+    @property
+    def at_a_time(self) -> int:
+        """How many requests it is sent at a time now."""
+        return int(self._limiter.total_tokens)
+
+    async def ask(self, route: str, body: dict[str, Any]) -> Reply:
+        """Send a request and return its reply, once its head has come; it must be closed.
+
+        Raises:
+            Trouble: the request failed.
+        """
+        reply = Reply(self)
+        await self._limiter.acquire_on_behalf_of(reply)
+        try:
+            while (pause := self._paused_until - anyio.current_time()) > 0:
+                await anyio.sleep(pause)
+            reply.began = anyio.current_time()
+            await reply.open(await self._send("POST", route, body))
+        except BaseException as error:
+            reply.close()
+            if isinstance(error, Trouble):
+                self.heed(error, reply.began)
+            raise
+        return reply
+
+    async def get(self, route: str) -> tuple[int, Any]:
+        """Return status and JSON of a GET; None where it is no JSON.
+
+        Raises:
+            Trouble: no reply came.
+        """
+        return await self._whole("GET", route, None)
+
+    async def post(self, route: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Return status and JSON of a POST that decodes nothing or next to nothing; see `get`."""
+        return await self._whole("POST", route, body)
+
+    async def _whole(self, method: str, route: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        response = await self._send(method, route, body)
+        try:
+            text = await self._body(response)
+        finally:
+            response.close()
+        try:
+            return response.status, msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return response.status, None
+
+    async def _send(self, method: str, route: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
+        headers = {"Accept-Encoding": "identity", **(self._key.header() if self._key else {})}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = msgspec.json.encode(body)
+        url = f"{self.url}/{route}"
+        try:
+            return await self._http.request(method, url, data=data, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # The original may hold the request's headers: it goes no further.
+            raise self.trouble(error, unreachable=True) from None
+
+    async def error_of(self, response: aiohttp.ClientResponse) -> Trouble:
+        """Return what a reply that is an error says."""
+        asked = retry_after(response.headers)
+        if 300 <= response.status < 400:
+            to = pieces.one_line(response.headers.get("Location", "elsewhere"))
+            return Trouble(
+                f"it redirects to {to}: name that address", transient=False, status=response.status
+            )
+        try:
+            text = await self._body(response)
+        except Trouble:
+            text = b""
+        try:
+            body: Any = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            body = _page(text)
+        told = pieces.trouble_of(body or response.reason or "", response.status, asked)
+        return self._hidden(f"{response.status}: {told}", told)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        unpacker = Unpacker(response.headers.get("Content-Encoding", "").strip().lower())
+        found, most = bytearray(), _ERROR_BYTES if response.status >= 400 else _BODY_BYTES
+        try:
+            with anyio.fail_after(self.retries.idle):
+                while len(found) < most and (data := await response.content.readany()):
+                    found += unpacker.feed(data)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise self.trouble(error) from None
+        return bytes(found[:most])
+
+    def _hidden(self, message: str, told: Trouble) -> Trouble:
+        if self._key:
+            message = self._key.hidden(message)
+        return Trouble(
+            message,
+            transient=told.transient,
+            status=told.status,
+            retry_after=told.retry_after,
+            parameter=told.parameter,
+        )
+
+    def hide(self, trouble: Trouble) -> Trouble:
+        """Return a trouble whose message holds no key."""
+        return self._hidden(str(trouble), trouble)
+
+    def trouble(self, error: Exception, *, unreachable: bool = False) -> Trouble:
+        """Return what an error of the HTTP client means."""
+        return Trouble(
+            _meaning(error, self.retries),
+            transient=not isinstance(
+                error, aiohttp.ClientSSLError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError
+            ),
+            unreachable=unreachable,
+        )
+
+    def heed(self, trouble: Trouble, began: float) -> None:
+        """Send fewer requests at a time where the server asks for it; `began`: when that request was sent."""
+        if not trouble.limiting:
+            return
+        now, asked = anyio.current_time(), trouble.retry_after
+        if asked is not None and asked <= self.retries.patience:
+            self._paused_until = max(self._paused_until, now + asked)
+        if began > self._halved_at:  # those that were under way at the last halving say nothing new
+            self._halved_at, self._good = now, 0
+            at_a_time = max(1, min(self.at_a_time, self._limiter.borrowed_tokens + 1) // 2)
+            self._limiter.total_tokens = at_a_time
+            _LOG.info("%s asks for less: %d requests at a time", self.url, at_a_time)
+
+    def release(self, reply: Reply, *, good: bool) -> None:
+        """Take back a reply's slot."""
+        self._limiter.release_on_behalf_of(reply)
+        self._good += good
+        if self._good >= self.at_a_time < self._most:
+            self._limiter.total_tokens = self.at_a_time + 1
+            self._good = 0
+
+
+class Reply:
+    """One reply as it comes: the pieces that its events, or its one body, say."""
+
+    def __init__(self, server: Server) -> None:
+        self.began = 0.0
+        self.streams = True
+        """False where the server sent the whole text in one body."""
+        self._server = server
+        self._response: aiohttp.ClientResponse | None = None
+        self._unpacker: Unpacker
+        self._events: EventReader | None = None
+        self._body = bytearray()
+        self._sniffed = False
+        self._alive = 0.0
+        self._finished = self._over = self._closed = False
+        self._trouble: Trouble | None = None
+        """What went wrong behind pieces that were still good."""
+
+    async def open(self, response: aiohttp.ClientResponse) -> None:
+        """Begin to read a response.
+
+        Raises:
+            Trouble: it is an error.
+        """
+        self._response = response
+        if response.status != 200:
+            raise await self._server.error_of(response)
+        self._unpacker = Unpacker(response.headers.get("Content-Encoding", "").strip().lower())
+        kind = response.headers.get("Content-Type", "").lower()
+        if "html" in kind:
+            raise Trouble("a web page came instead of a reply", transient=True)
+        if "json" not in kind:
+            self._events = EventReader()
+        self._alive = anyio.current_time()
+
+    async def next(self) -> list[Piece] | None:
+        """Return the next pieces; None when the reply is over.
+
+        Raises:
+            Trouble: it broke off, makes no sense, or says that something failed.
+        """
+        while not self._over:
+            data = b"" if self._trouble else await self._read()
+            try:
+                if self._trouble:
+                    raise self._trouble
+                found = self._feed(data) if data else self._end()
+            except Trouble as trouble:
+                self._server.heed(trouble, self.began)
+                raise self._server.hide(trouble) from None
+            if found:
+                return found
+        return None
+
+    async def _read(self) -> bytes:
+        assert self._response is not None
+        try:
+            if self._finished:
+                with anyio.move_on_after(_LINGER):
+                    return await self._response.content.readany()
+                return b""
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if self._finished:
+                return b""
+            raise self._server.trouble(error) from None
+
+    def _feed(self, data: bytes) -> list[Piece]:
+        data = self._unpacker.feed(data)
+        if not self._sniffed and data:
+            self._sniffed = True
+            if data[:1] in b"{[<":  # one body, whatever its content type says
+                self._events = None
+        if self._events is None:
+            self._body += data
+            self._watch(alive=False)
+            return []
+        lines = self._events.lines
+        found = self._pieces(self._events.feed(data))
+        self._watch(alive=self._events.lines > lines)
+        return found
+
+    def _watch(self, *, alive: bool) -> None:
+        """Give up a reply that trickles: bytes come, but no line of them is whole."""
+        now = anyio.current_time()
+        if alive:
+            self._alive = now
+        elif now - self._alive > self._server.retries.idle:
+            raise Trouble(f"nothing whole came for {self._server.retries.idle:g} seconds", transient=True)
+
+    def _end(self) -> list[Piece]:
+        found: list[Piece] = []
+        if self._events is None:
+            self.streams = False
+            if self._body.lstrip().startswith(b"<"):
+                raise Trouble("a web page came instead of a reply", transient=True)
+            found = [pieces.read(bytes(self._body))]
+            self._finished = found[0].finish is not None
+        elif not self._over:
+            found = self._pieces(self._events.close())
+        if not self._finished and not self._over:
+            raise Trouble("the reply broke off without an end", transient=True)
+        self._over = True
+        return found
+
+    def _pieces(self, events: list[bytes]) -> list[Piece]:
+        found: list[Piece] = []
+        for data in events:
+            if data.strip() == _DONE:
+                assert self._events is not None
+                found += [pieces.read(each) for each in self._events.close()]
+                self._over = True
+                break
+            try:
+                piece = pieces.read(data)
+            except Trouble as trouble:
+                if not found:
+                    raise
+                self._trouble = trouble
+                break
+            if self._finished:  # nothing but usage may follow
+                piece.text = piece.reasoning = ""
+                piece.token_ids = piece.finish = None
+            self._finished = self._finished or piece.finish is not None
+            found.append(piece)
+        return found
+
+    def close(self) -> None:
+        """End the request: a connection whose reply was not read to its end is closed; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._response is not None:
+            if self._over and self._response.content.at_eof():
+                self._response.release()
+            else:
+                self._response.close()
+        self._server.release(self, good=self._finished)
+
+
+def _meaning(error: Exception, retries: Retries) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
+            return f"its certificate is not valid: {pieces.one_line(str(reason))}"
+        case aiohttp.ClientSSLError():
+            return "no secure connection: is it http:// rather than https://?"
+        case aiohttp.ClientConnectorDNSError():
+            return f"there is no host {error.host!r}"
+        case aiohttp.ClientConnectorError() | aiohttp.ClientOSError():
+            return pieces.one_line(error.strerror or "the connection broke")
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection"
+        case aiohttp.ConnectionTimeoutError():
+            return f"no connection within {retries.connect:g} seconds"
+        case TimeoutError():
+            return f"nothing came for {retries.idle:g} seconds"
+        case aiohttp.ClientPayloadError():
+            return "the reply broke off"
+        case aiohttp.InvalidURL():
+            return "that is no address"
+        case aiohttp.ClientResponseError():
+            return pieces.one_line(f"it does not speak HTTP properly: {error.message}")
+        case _:
+            return pieces.one_line(f"{type(error).__name__}")
+
+
+def _page(text: bytes) -> str:
+    """Return what a body that is no JSON says, without the markup of a web page."""
+    plain = re.sub(rb"<[^<>]*>", b" ", text[:4096]).decode("utf-8", "replace")
+    return pieces.one_line(plain)

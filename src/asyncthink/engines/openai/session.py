@@ -1,0 +1,341 @@
+"""One agent at a server: each decode block is one request, or as many as it takes to bring it to its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from asyncthink.engines.base import Chunk, Sampling, Usage
+from asyncthink.engines.openai.context import CHAT, Context
+from asyncthink.engines.openai.pieces import Counts, Piece
+from asyncthink.engines.openai.retry import Trouble
+from asyncthink.engines.openai.server import Reply, Server
+
+if TYPE_CHECKING:
+    from asyncthink.engines.openai.engine import OpenAIEngine
+
+ANY_NUMBER = 1_000_000
+"""From here on a token limit is none: the server is left to its own."""
+COMPLETION = 2048
+"""Tokens asked for at a time of a completions server of unknown context: left alone, it stops after 16."""
+SMALLEST = 16
+"""Tokens that are asked for at least, where room has to be estimated."""
+_CUT_SHORT = ("length", "max_tokens")
+
+
+class RemoteSession:
+    """One agent's context at a server; see `Session` for the contract."""
+
+    def __init__(self, engine: OpenAIEngine, server: Server, context: Context, path: str) -> None:
+        self.engine, self.server, self.context, self.path = engine, server, context, path
+        self.usage = Usage()
+        self.scale = 1.0
+        """Tokens that the server counts for each that is estimated of the context."""
+        self._closed = False
+        server.agents += 1
+
+    @property
+    def prompt(self) -> Chunk:
+        """The prompt as it is sent."""
+        return self.context.prompt
+
+    def decode(self, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> Decoding:
+        """Decode; see `Session.decode`. The chunk that completes a stop string may reach past it."""
+        return Decoding(self, [stop for stop in stops if stop], max_tokens, sampling)
+
+    def n_tokens(self) -> int:
+        """Return about how many tokens the server will count in the context."""
+        return int(self.context.n_tokens() * self.scale)
+
+    def insert(self, text: str) -> Chunk:
+        """Append text that the model did not write; it is sent with the next request."""
+        return self.context.insert(text)
+
+    def trim(self, characters: int) -> None:
+        """Forget the last characters that were decoded."""
+        self.context.trim(characters)
+
+    def rest(self) -> None:
+        """Do nothing: a server waits for nobody."""
+
+    def wake(self) -> None:
+        """Do nothing: a server waits for nobody."""
+
+    def close(self) -> None:
+        """Leave the server to others; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self.server.agents -= 1
+
+    def move(self) -> None:
+        """Go to another server of the same model, if there is one: this one does not answer."""
+        other = self.engine.another(self.server)
+        if not self._closed and other is not self.server:
+            self.server.agents -= 1
+            other.agents += 1
+            self.server = other
+
+
+class Decoding:
+    """One decode block: an async context manager and the iterator over its chunks."""
+
+    def __init__(
+        self, session: RemoteSession, stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> None:
+        self._session, self._context = session, session.context
+        self._stops, self._sampling = stops, sampling
+        self._reach = max(map(len, stops), default=1) - 1
+        self._tail = ""
+        """The end of the text so far: where a stop string may have begun."""
+        self._left = max_tokens
+        self._chunks: deque[Chunk] = deque()
+        self._reply: Reply | None = None
+        self._request: _Request | None = None
+        self._failures = 0
+        self._delivered = self._over = False
+
+    async def __aenter__(self) -> Decoding:
+        self._context.begin()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._drop()
+        self._over = True
+
+    def __aiter__(self) -> Decoding:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while not self._chunks:
+            if self._over or self._left <= 0:
+                self._drop()
+                self._over = True
+                self._chunks += self._context.end()
+                if not self._chunks:
+                    raise StopAsyncIteration
+                break
+            try:
+                await self._advance()
+            except Trouble as trouble:
+                self._drop()
+                await self._recover(trouble)
+        chunk = self._chunks.popleft()
+        if not chunk.hidden:
+            self._context.add(chunk)
+        return chunk
+
+    async def _advance(self) -> None:
+        """Take in what comes next of the reply, or ask for one."""
+        if self._reply is None:
+            self._request = _Request(self._session, self._stops, self._left, self._sampling)
+            self._session.usage.retries += self._failures > 0
+            self._reply = await self._session.server.ask(self._context.route, self._request.body)
+            return
+        found = await self._reply.next()
+        if found is None:
+            self._end()
+            return
+        for piece in found:
+            self._take(piece)
+        if self._over and self._request and self._request.stops_itself:
+            await self._finish()
+
+    def _take(self, piece: Piece) -> None:
+        request = self._request
+        assert request is not None
+        if self._over:
+            request.count(piece)
+            return
+        chunks = [*request.reasoned(piece), *self._context.chunks(piece, request.count(piece))]
+        if piece.finish:
+            request.finish = piece.finish
+        for chunk in chunks:
+            self._failures = 0
+            self._delivered = True
+            request.arrive(chunk)
+            self._left -= chunk.n_tokens
+            self._chunks.append(chunk)
+            if not chunk.hidden and self._stopped(chunk.text):
+                self._over = True
+
+    def _end(self) -> None:
+        """The reply is over: so is the block, unless the server stopped short of what was asked for."""
+        request = self._request
+        assert request is not None
+        if missing := request.uncounted():
+            self._left -= missing.n_tokens
+            self._chunks.append(missing)
+        self._drop()
+        if request.finish == "content_filter":
+            raise Trouble("the server's content filter stopped the text", transient=False)
+        if request.finish not in _CUT_SHORT:
+            self._over = True
+        elif request.limit is None or request.arrived < request.limit:
+            raise Trouble(f"the server cut the text short after {request.arrived} tokens", transient=True)
+        elif self._left > 0 and not self._context.resumable():
+            self._over = True
+
+    async def _finish(self) -> None:
+        """Read the end of a reply that the server ended itself, so that its usage is known."""
+        assert self._reply is not None and self._request is not None
+        try:
+            with anyio.move_on_after(1):
+                while (found := await self._reply.next()) is not None:
+                    for piece in found:
+                        self._request.count(piece)
+        except Trouble:
+            return
+
+    def _stopped(self, text: str) -> bool:
+        """Whether a stop string is complete with this text."""
+        seen = self._tail + text
+        self._tail = seen[-self._reach :] if self._reach else ""
+        return any(stop in seen for stop in self._stops)
+
+    def _drop(self) -> None:
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+        if self._request is not None:
+            self._request.close()
+
+    async def _recover(self, trouble: Trouble) -> None:
+        """Wait until the request may be tried again.
+
+        Raises:
+            EngineError: it may not.
+        """
+        session, engine = self._session, self._session.engine
+        learned = engine.learn(trouble, self._request.body if self._request else {})
+        self._failures += not learned
+        asked, retries, message = trouble.retry_after, engine.retries, str(trouble)
+        useless = not trouble.transient and not learned
+        if self._delivered and not self._context.resumable():
+            message += "; it cannot go on from what it wrote before"
+            useless = True
+        elif trouble.transient and asked is not None and asked > retries.patience:
+            message += f"; it asks to wait {asked:.0f} seconds"
+            useless = True
+        elif trouble.transient and self._failures >= retries.attempts:
+            message += f"; given up after {self._failures} attempts"
+            useless = True
+        if useless:
+            raise engine.error(session.server, message, transient=trouble.transient)
+        if learned:
+            return
+        if trouble.unreachable and self._failures >= 2:
+            session.move()
+        await anyio.sleep(retries.wait(self._failures, asked))
+
+
+class _Request:
+    """One request: its body, and what it came to."""
+
+    def __init__(
+        self, session: RemoteSession, stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> None:
+        engine = session.engine
+        self.limit = _limit(max_tokens, engine.capabilities.context, session)
+        self.body: dict[str, Any] = {
+            "model": engine.model,
+            **session.context.request(),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": _seed(sampling.seed, session.path),
+        }
+        if self.limit is not None:
+            self.body["max_tokens"] = self.limit
+        if engine.dialect.usage_each_event:
+            self.body["stream_options"]["continuous_usage_stats"] = True
+        if engine.dialect.keep_stop and stops:
+            self.body |= {"stop": list(stops), **engine.dialect.keep_stop}
+        self.body = engine.learned.fit(self.body | dict(engine.extra_body))
+        self.stops_itself = "stop" in self.body
+        self.finish: str | None = None
+        self.arrived = 0
+        """Tokens delivered."""
+        self._each_event = engine.dialect.usage_each_event
+        self._session, self._usage = session, session.usage
+        self._input, self._context_tokens = session.n_tokens(), session.context.n_tokens()
+        self._cached = self._output = 0
+        self._counts: Counts | None = None
+        self._usage.requests += 1
+        self._usage.input_tokens += self._input
+        self._counted_all = False
+
+    def count(self, piece: Piece) -> int | None:
+        """Take in what the server counted; return how many tokens the piece is, where that is known."""
+        n_tokens = None
+        if piece.token_ids is not None:
+            n_tokens = len(piece.token_ids)
+            self._counted_all = True
+        elif piece.logprobs is not None:
+            n_tokens = len(piece.logprobs)
+        counts = piece.counts
+        if counts is not None:
+            if self._each_event and counts.output is not None and not piece.reasoning:
+                n_tokens = max(0, counts.output - max(self._output, self.arrived))
+            self._bill(counts)
+        return n_tokens
+
+    def arrive(self, chunk: Chunk) -> None:
+        """Take note of a delivered chunk."""
+        self.arrived += chunk.n_tokens
+        if self.arrived > self._output:
+            self._bill_output(self.arrived)
+
+    def close(self) -> None:
+        """Take note of a request whose server never told what it counted."""
+        if not self._counted_all:
+            self._usage.exact = False
+
+    def reasoned(self, piece: Piece) -> list[Chunk]:
+        """Return what a server shows as reasoning: counted, never read."""
+        if not piece.reasoning:
+            return []
+        text = piece.reasoning
+        return [Chunk(text=text, n_tokens=max(1, -(-len(text) // 4)), exact=False, hidden=True)]
+
+    def uncounted(self) -> Chunk | None:
+        """Return the tokens that the server says it decoded beyond those that arrived: hidden reasoning."""
+        counts = self._counts
+        missing = (counts.output or 0) - self.arrived if counts else 0
+        return Chunk(text="", n_tokens=missing, hidden=True) if missing > 0 else None
+
+    def _bill(self, counts: Counts) -> None:
+        usage = self._usage
+        self._counts, self._counted_all = counts, True
+        if counts.input:
+            self._session.scale = max(1.0, counts.input / max(1, self._context_tokens))
+            usage.input_tokens += counts.input - self._input
+            self._input = counts.input
+            usage.cached_tokens += counts.cached - self._cached
+            self._cached = counts.cached
+        if counts.output is not None:
+            self._bill_output(counts.output)
+
+    def _bill_output(self, output: int) -> None:
+        self._usage.output_tokens += output - self._output
+        self._output = output
+
+
+def _limit(max_tokens: int, window: int | None, session: RemoteSession) -> int | None:
+    """Return how many tokens to ask for; None: as many as the server gives."""
+    if session.engine.capabilities.token_ids:
+        return min(max_tokens, COMPLETION if window is None else max(1, window - session.context.n_tokens()))
+    # Servers refuse more than fits, and how much does is an estimate.
+    room = None if window is None else max(SMALLEST, window - int(1.3 * session.n_tokens()) - SMALLEST)
+    if session.context.route == CHAT:
+        return None if max_tokens >= ANY_NUMBER or (room is not None and max_tokens > room) else max_tokens
+    return min(max_tokens, COMPLETION if room is None else room)
+
+
+def _seed(seed: int, path: str) -> int:
+    """Return an agent's own seed: 31 bits, since some servers take no more."""
+    return int.from_bytes(sha256(f"{seed}/{path}".encode()).digest()[:4]) >> 1

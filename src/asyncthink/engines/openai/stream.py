@@ -1,0 +1,158 @@
+"""Bytes of a reply -> its events, whole, in order and each once.
+
+Server-sent events as the HTML standard has them: lines end in LF, CRLF or CR, comments keep the line alive, an
+empty line ends an event. Where a server numbers its events (`id:`), repeated ones are dropped and
+those that overtook others wait for them.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from asyncthink.engines.openai.retry import Trouble
+
+LONGEST_EVENT = 4 * 1024 * 1024
+"""Bytes; longer ones come from a server that has lost its way."""
+LARGEST_REPLY = 64 * 1024 * 1024
+"""Bytes of one reply, unpacked."""
+WINDOW = 16
+"""Events that may wait for one that they overtook."""
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class EventReader:
+    """Reads events from any chunks of bytes."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._id: bytes | None = None
+        self._order = _Order()
+        self.lines = 0
+        """Lines seen, comments included: while they come the server is alive."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the data of the events that are now complete.
+
+        Raises:
+            Trouble: an event has no end, or one that others wait for does not come.
+        """
+        buffer = self._rest + data
+        if b"\r" in buffer:
+            held = buffer.endswith(b"\r")  # it may be half of CRLF
+            lines = _LINE_END.split(buffer[:-1] if held else buffer)
+            self._rest = lines.pop() + (b"\r" if held else b"")
+        else:
+            lines = buffer.split(b"\n")
+            self._rest = lines.pop()
+        if len(self._rest) > LONGEST_EVENT:
+            raise Trouble(f"an event of over {LONGEST_EVENT} bytes", transient=True)
+        self.lines += len(lines)
+        found: list[bytes] = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            elif not line:
+                found += self._complete()
+            elif line.startswith(b"id:"):
+                self._id = line[3:].strip()
+        return found
+
+    def close(self) -> list[bytes]:
+        """End the stream: return an event whose line was whole though no empty line followed.
+
+        Raises:
+            Trouble: an event that others wait for did not come.
+        """
+        found = [] if self._rest else self._complete()
+        return found + self._order.close()
+
+    def _complete(self) -> list[bytes]:
+        if not self._data:
+            return []
+        data = b"\n".join(self._data)
+        self._data = []
+        number, self._id = self._id, None
+        return [data] if number is None else self._order.take(number, data)
+
+
+class _Order:
+    """Puts numbered events in order and drops repeated ones."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        """Number of the event that is to come; None before the first was let through."""
+        self._held: dict[int, bytes] = {}
+        self._seen: dict[int, int] = {}
+        """Number -> hash of what came under it, of the last few."""
+        self._numbered = True
+
+    def take(self, label: bytes, data: bytes) -> list[bytes]:
+        if not (self._numbered and label.isdigit() and len(label) < 16):
+            return [data]
+        number = int(label)
+        known = self._seen.get(number)
+        if known is not None and known != hash(data):
+            return self._give_up(data)
+        if known is not None or (self._next is not None and number < self._next - WINDOW):
+            return []
+        self._seen[number] = hash(data)
+        self._seen.pop(number - 4 * WINDOW, None)
+        self._held[number] = data
+        if self._next is None and number > 0 and len(self._held) < WINDOW // 4:
+            return []  # numbers may begin anywhere: see whether a smaller one was overtaken
+        return self._released()
+
+    def _give_up(self, data: bytes) -> list[bytes]:
+        """The same number for different events: it is no number."""
+        self._numbered = False
+        held = [self._held[number] for number in sorted(self._held)]
+        self._held = {}
+        return [*held, data]
+
+    def _released(self) -> list[bytes]:
+        if self._next is None:
+            self._next = min(self._held)
+        found: list[bytes] = []
+        while self._next in self._held:
+            found.append(self._held.pop(self._next))
+            self._next += 1
+        if len(self._held) > WINDOW:
+            raise Trouble(f"event {self._next} of the reply is missing", transient=True)
+        return found
+
+    def close(self) -> list[bytes]:
+        """Return what waited at the start of a short stream."""
+        found = self._released() if self._held and self._next is None else []
+        if self._held:
+            raise Trouble("an event of the reply is missing", transient=True)
+        return found
+
+
+class Unpacker:
+    """Undoes a reply's compression, and refuses one that grows without end."""
+
+    def __init__(self, encoding: str) -> None:
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
+        if self._inflate is None and encoding not in ("", "identity"):
+            raise Trouble(
+                f"the reply is compressed in a way that was not asked for: {encoding}", transient=False
+            )
+        self._bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes behind these.
+
+        Raises:
+            Trouble: they are broken, or too many.
+        """
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(data, LARGEST_REPLY - self._bytes + 1)
+            except zlib.error as error:
+                raise Trouble(f"the reply's compression is broken: {error}", transient=True) from error
+        self._bytes += len(data)
+        if self._bytes > LARGEST_REPLY:
+            raise Trouble(f"a reply of over {LARGEST_REPLY} bytes", transient=False)
+        return data
