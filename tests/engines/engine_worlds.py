@@ -16,7 +16,10 @@ from asyncthink.training.vocabulary import build_tokenizer
 
 GREEDY = Sampling(temperature=0.0)
 TEMPLATES = {"organizer": "{{ query }}\nAgents: {{ capacity }}\n", "worker": "Solve {{ query }}\n"}
-SCRIPT = {"organizer": " 1 2 3 </JOIN-1> 4 5 6 7 8 9", "workers": {"*": " 1 2 3 4 5 6 7 8 9 10 11 12"}}
+SCRIPT: dict[str, Any] = {
+    "organizer": " 1 2 3 </JOIN-1> 4 5 6 7 8 9",
+    "workers": {"*": " 1 2 3 4 5 6 7 8 9 10 11 12"},
+}
 
 
 def tiny_config(vocabulary: int, **changes: Any) -> LlamaConfig:

@@ -51,7 +51,8 @@ class Config:
     """Each event has an `id: N` line, from 0 up."""
     faults: Json | None = None
     """{"name": NAME, "times": K} or {"rate": 0.3, "names": [...], "seed": 1}; "override": {key: value} changes
-    steps, "routes": [...] says which requests can have one (default: chat and completions)."""
+    steps, "routes": [...] says which requests can have one (default: chat and completions), and "roles" which
+    agents (default: organizer and worker)."""
 
 
 def read_config(raw: Json) -> Config:
@@ -65,7 +66,9 @@ def read_config(raw: Json) -> Config:
     _check("routes", raw.get("routes", {}), ROUTES)
     _check("script", raw.get("script", {}), ("organizer", "workers"))
     _check(
-        "faults", raw.get("faults") or {}, ("name", "times", "rate", "names", "seed", "override", "routes")
+        "faults",
+        raw.get("faults") or {},
+        ("name", "times", "rate", "names", "seed", "override", "routes", "roles"),
     )
     return Config(**cast("Any", raw))
 

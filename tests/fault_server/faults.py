@@ -46,9 +46,11 @@ class Faults:
         if unused := self._override.keys() - keys:
             raise ValueError(f"no step of these faults has the key {min(unused)!r} (known: {sorted(keys)})")
 
-    def changed(self, reply: Reply, route: str, conversation: str) -> Reply:
+    def changed(self, reply: Reply, route: str, conversation: str, role: str | None = None) -> Reply:
         """Return the reply as this request of the conversation gets it."""
         if not self._settings or route not in self._routes:
+            return reply
+        if role is not None and role not in self._settings.get("roles", (role,)):
             return reply
         self._asked[conversation] += 1
         name = self._choose(conversation, self._asked[conversation])

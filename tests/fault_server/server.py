@@ -212,7 +212,7 @@ class App:
             raise RefusedError(failure(400, str(mismatch), code="mismatch")) from mismatch
         reply = shapes.stream(order) if body.get("stream") else shapes.whole(order)
         who = (body.get("user"), request.headers.get("x-agent"))
-        return self._faults.changed(reply, route, f"{turn.role}|{turn.question}|{who}")
+        return self._faults.changed(reply, route, f"{turn.role}|{turn.question}|{who}", turn.role)
 
     def _route(self, request: Request) -> str:
         config = self._config

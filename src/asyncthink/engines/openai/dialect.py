@@ -22,9 +22,9 @@ class Continuation(StrEnum):
     """How a chat server is asked to go on from the model's own text."""
 
     FLAGS = "flags"
-    """`continue_final_message` and no `add_generation_prompt`: vLLM, SGLang."""
+    """`continue_final_message` and no `add_generation_prompt`: vLLM, SGLang, llama.cpp."""
     PLAIN = "plain"
-    """An assistant message at the end is continued as it is: llama.cpp, Ollama."""
+    """An assistant message at the end is continued as it is: Ollama."""
     MARK = "mark"
     """An assistant message at the end with `"prefix": true`: Mistral, DeepSeek."""
     TURNS = "turns"
@@ -40,7 +40,7 @@ class Dialect:
     """Parameters with which a stop string stays in the text; None: it cuts it off, so none is sent."""
     usage_each_event: bool = False
     token_ids: bool = False
-    """`return_token_ids` is understood."""
+    """Completions take token ids and tell them, by `return_token_ids` or in their log-probabilities."""
 
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -51,7 +51,7 @@ DIALECTS: Mapping[str, Dialect] = {
         token_ids=True,
     ),
     "sglang": Dialect(continuation=Continuation.FLAGS, keep_stop={"no_stop_trim": True}),
-    "llamacpp": Dialect(continuation=Continuation.PLAIN),
+    "llamacpp": Dialect(continuation=Continuation.FLAGS, token_ids=True),
     "library": Dialect(continuation=Continuation.PLAIN),
 }
 """By `owned_by`; `library` is Ollama's."""

@@ -78,8 +78,10 @@ def _choice(piece: Piece, choice: dict[str, Any]) -> None:
     ids = choice.get("token_ids")
     if isinstance(ids, list) and all(isinstance(each, int) for each in cast("list[Any]", ids)):
         piece.token_ids = tuple(cast("list[int]", ids))
-    if logprobs := choice.get("logprobs"):
-        piece.logprobs = _logprobs(_object(logprobs))
+    if logprobs := _object(choice.get("logprobs")):
+        piece.logprobs = _logprobs(logprobs)
+        if piece.token_ids is None:
+            piece.token_ids = _ids_of(logprobs)
     finish, stop = choice.get("finish_reason"), choice.get("stop_reason", choice.get("matched_stop"))
     piece.finish = finish if isinstance(finish, str) and finish else None
     piece.stop = stop if isinstance(stop, str) else None
@@ -93,6 +95,14 @@ def _logprobs(found: dict[str, Any]) -> tuple[float, ...] | None:
         values = found.get("token_logprobs") or []
     good = [float(value) for value in values if isinstance(value, int | float) and isfinite(value)]
     return tuple(good) if good and len(good) == len(values) else None
+
+
+def _ids_of(found: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the token ids that llama.cpp puts beside its log-probabilities."""
+    content = found.get("content")
+    entries = cast("list[Any]", content) if isinstance(content, list) else []
+    ids = [_object(each).get("id") for each in entries]
+    return tuple(cast("list[int]", ids)) if ids and all(isinstance(each, int) for each in ids) else None
 
 
 def _counts(event: dict[str, Any], choice: dict[str, Any]) -> Counts | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from asyncthink.engines.openai.context import CHAT, COMPLETIONS
 from asyncthink.engines.openai.dialect import DIALECTS, Dialect
-from asyncthink.engines.openai.pieces import trouble_of
+from asyncthink.engines.openai.pieces import read, trouble_of
 from asyncthink.engines.openai.retry import Trouble
 from asyncthink.engines.openai.server import Server
 from asyncthink.errors import EngineError, UnknownNameError
@@ -91,8 +91,8 @@ async def meet(servers: Sequence[Server], model: str, api: str, tokens: Tokens |
 async def _listed(server: Server, model: str) -> Model | None:
     """Return what the server's list of models says of this one; None where it keeps no list."""
     status, body = await _tried(server, model)
-    if status in NO_ROUTE and server.url.endswith("/v1"):
-        return None
+    if (status in NO_ROUTE and server.url.endswith("/v1")) or status >= 500:
+        return None  # it keeps no list, or breaks over it: a request will tell
     models = models_of(body)
     if status != 200 or models is None:
         raise failure(model, server, _diagnosis(server, status, body))
@@ -155,7 +155,7 @@ async def _tells_ids(server: Server, model: str, tokens: Tokens) -> bool:
     ids = tokens.prompts.insertion("1").token_ids
     body = {"model": model, "prompt": ids, "max_tokens": 1, "return_token_ids": True}
     try:
-        _, reply = await server.post(COMPLETIONS, body)
-        return bool(reply["choices"][0]["token_ids"])
-    except (Trouble, KeyError, IndexError, TypeError):
+        status, reply = await server.post(COMPLETIONS, body)
+        return status == 200 and read(msgspec.json.encode(reply)).token_ids is not None
+    except Trouble:
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
 from typing import Any
 
@@ -208,6 +210,8 @@ class Reply:
         self.began = 0.0
         self.streams = True
         """False where the server sent the whole text in one body."""
+        self.done = False
+        """The server said that this is the end."""
         self._server = server
         self._response: aiohttp.ClientResponse | None = None
         self._unpacker: Unpacker
@@ -215,7 +219,9 @@ class Reply:
         self._body = bytearray()
         self._sniffed = False
         self._alive = 0.0
-        self._finished = self._over = self._closed = False
+        """When something whole came last: a head, a line."""
+        self._watch: asyncio.TimerHandle | None = None
+        self._finished = self._over = self._closed = self._silent = False
         self._trouble: Trouble | None = None
         """What went wrong behind pieces that were still good."""
 
@@ -234,7 +240,23 @@ class Reply:
             raise Trouble("a web page came instead of a reply", transient=True)
         if "json" not in kind:
             self._events = EventReader()
-        self._alive = anyio.current_time()
+        self._loop = asyncio.get_running_loop()
+        self._alive = self._loop.time()
+        self._watch = self._loop.call_later(self._server.retries.idle, self._look)
+
+    def _look(self) -> None:
+        """Give up a reply that is silent, or trickles: bytes come, but no line of them is whole.
+
+        The HTTP client's own time-out sees neither a trickle nor a reply whose framing it could not follow.
+        """
+        rest = self._alive + self._server.retries.idle - self._loop.time()
+        if rest > 0:
+            self._watch = self._loop.call_later(rest, self._look)
+            return
+        self._watch = None
+        self._silent = True
+        if self._response is not None:
+            self._response.close()  # wakes the reader
 
     async def next(self) -> list[Piece] | None:
         """Return the next pieces; None when the reply is over.
@@ -266,6 +288,9 @@ class Reply:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if self._finished:
                 return b""
+            if self._silent:
+                seconds = self._server.retries.idle
+                raise Trouble(f"nothing whole came for {seconds:g} seconds", transient=True) from None
             raise self._server.trouble(error) from None
 
     def _feed(self, data: bytes) -> list[Piece]:
@@ -276,20 +301,12 @@ class Reply:
                 self._events = None
         if self._events is None:
             self._body += data
-            self._watch(alive=False)
             return []
         lines = self._events.lines
         found = self._pieces(self._events.feed(data))
-        self._watch(alive=self._events.lines > lines)
+        if self._events.lines > lines:
+            self._alive = self._loop.time()
         return found
-
-    def _watch(self, *, alive: bool) -> None:
-        """Give up a reply that trickles: bytes come, but no line of them is whole."""
-        now = anyio.current_time()
-        if alive:
-            self._alive = now
-        elif now - self._alive > self._server.retries.idle:
-            raise Trouble(f"nothing whole came for {self._server.retries.idle:g} seconds", transient=True)
 
     def _end(self) -> list[Piece]:
         found: list[Piece] = []
@@ -312,7 +329,7 @@ class Reply:
             if data.strip() == _DONE:
                 assert self._events is not None
                 found += [pieces.read(each) for each in self._events.close()]
-                self._over = True
+                self._over = self.done = True
                 break
             try:
                 piece = pieces.read(data)
@@ -333,6 +350,8 @@ class Reply:
         if self._closed:
             return
         self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._response is not None:
             if self._over and self._response.content.at_eof():
                 self._response.release()
@@ -351,7 +370,7 @@ def _meaning(error: Exception, retries: Retries) -> str:
         case aiohttp.ClientConnectorDNSError():
             return f"there is no host {error.host!r}"
         case aiohttp.ClientConnectorError() | aiohttp.ClientOSError():
-            return pieces.one_line(error.strerror or "the connection broke")
+            return os.strerror(error.errno).lower() if error.errno else "the connection broke"
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection"
         case aiohttp.ConnectionTimeoutError():

@@ -169,7 +169,10 @@ class Decoding:
         if missing := request.uncounted():
             self._left -= missing.n_tokens
             self._chunks.append(missing)
+        said_so = request.finish is not None or not self._reply or not self._reply.done
         self._drop()
+        if not said_so and request.arrived and self._context.resumable():
+            raise Trouble("the reply ended without a reason", transient=True)
         if request.finish == "content_filter":
             raise Trouble("the server's content filter stopped the text", transient=False)
         if request.finish not in _CUT_SHORT:
