@@ -31,14 +31,20 @@ class UsageError(AsyncThinkError, ValueError):
     exit_status = 2
 
 
+_LISTED = 20
+"""Names that a message lists, the nearest first."""
+
+
 class UnknownNameError(UsageError):
     """A name that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(map(str, known))
-        near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        super().__init__(f"unknown {kind} {name!r}: {hint}")
+        names = {each.lower(): each for each in sorted(map(str, known), reverse=True)}
+        near = [names.pop(each) for each in get_close_matches(name.lower(), list(names), n=5, cutoff=0.5)]
+        ordered = [*near, *sorted(names.values())]
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known: {', '.join(ordered[:_LISTED])}{more}")
 
 
 class MissingExtraError(UsageError):

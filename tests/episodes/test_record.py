@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from asyncthink.episodes import (
 from asyncthink.errors import RecordError
 from asyncthink.protocol import FormatError
 
-GOLDEN = Path(__file__).parent / "golden" / "v1.jsonl"
+GOLDEN = Path(__file__).parent / "golden"
 
 texts = st.text(max_size=20)
 counts = st.integers(0, 2**40)
@@ -91,9 +92,9 @@ def test_decoding_undoes_encoding(episode: Episode) -> None:
     assert encode(decode(line)) == line
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 10**30])
+@pytest.mark.parametrize("version", [0, 3, -1, 10**30])
 def test_an_unknown_version_is_refused(version: int) -> None:
-    with pytest.raises(RecordError, match=rf"episode of schema version {version}: this program reads 1 to 1"):
+    with pytest.raises(RecordError, match=rf"episode of schema version {version}: this program reads 1 to 2"):
         decode(f'{{"schema":{version},"something":"else"}}')
 
 
@@ -107,10 +108,28 @@ def test_what_is_no_episode_is_refused(line: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_version_1_loads() -> None:
-    lines = GOLDEN.read_bytes().splitlines()
+def test_version_2_loads() -> None:
+    lines = (GOLDEN / "v2.jsonl").read_bytes().splitlines()
+    (loaded,) = [decode(line) for line in lines]
+    assert [encode(loaded)] == lines
+    metrics = measure(loaded)
+    assert (metrics.critical_path, metrics.decoded_tokens, metrics.requests, metrics.retries) == (9, 9, 3, 1)
+    assert metrics.cost == pytest.approx(0.003)
+    assert loaded.traces[0].segments[1].kind is SegmentKind.REASONED
+    assert loaded.format_errors == ["no_return"]
+
+
+def test_version_1_loads_as_one_of_today() -> None:
+    lines = (GOLDEN / "v1.jsonl").read_bytes().splitlines()
     loaded = [decode(line) for line in lines]
-    assert [encode(one) for one in loaded] == lines
+    assert [decode(encode(one)) for one in loaded] == loaded
+    for one, line in zip(loaded, lines, strict=True):
+        before, after = json.loads(line), json.loads(encode(one))
+        assert {
+            **after,
+            "schema": 1,
+            "traces": [{k: v for k, v in t.items() if k != "usage"} for t in after["traces"]],
+        } == before
     assert [(one.method, measure(one).critical_path, one.format_errors) for one in loaded] == [
         ("asyncthink", 25, ["malformed_tag", "pool_overflow"]),
         ("parallel", 9, []),

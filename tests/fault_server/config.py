@@ -42,6 +42,8 @@ class Config:
     """Characters an event; None: one token an event."""
     finish_joined: bool = False
     """The last text event has the finish_reason (vLLM); else an event of its own has it (OpenAI)."""
+    end_at_join: bool = False
+    """A turn of an organizer ends at a join, as instructed models do."""
     delay: float = 0.0
     """Seconds behind each event."""
     burst: int = 1

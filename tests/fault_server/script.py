@@ -13,6 +13,7 @@ from typing import Any, cast
 from fault_server.config import Config, Json
 
 _TOKEN = re.compile(r"<[^<>]*>|[^\s<]+")
+_JOIN = re.compile("<JOIN-[0-9]+>")
 _INSERTED = re.compile(r"(<JOIN-([0-9]+)>).*?</JOIN-\2>", re.DOTALL)
 _UNFINISHED = "\ufffd"
 ANY = "*"
@@ -254,13 +255,22 @@ class Ids:
 Tokens = Words | Ids
 
 
+def _until_join(config: Config, turn: Turn) -> str:
+    """Return the script, up to the next join where a turn is to end at one."""
+    join = _JOIN.search(turn.script, turn.start) if config.end_at_join else None
+    return turn.script[: join.end()] if join else turn.script
+
+
 def speak(config: Config, tokens: Tokens, turn: Turn, limits: Limits) -> Speech:
     """Return what this request is told.
 
     Raises:
         MismatchError: what was written is not the script's.
     """
-    pieces = [*_reasoning(config, tokens, turn), *tokens.pieces(turn.script, turn.start, turn.held)]
+    pieces = [
+        *_reasoning(config, tokens, turn),
+        *tokens.pieces(_until_join(config, turn), turn.start, turn.held),
+    ]
     limited = pieces if limits.max_tokens is None else pieces[: limits.max_tokens]
     stop = _first_stop(limited, limits.stops)
     if stop is not None:

@@ -47,7 +47,7 @@ def test_errors_by_example(text: str, names: list[str]) -> None:
 
 
 def test_the_names_are_exactly_these() -> None:
-    ours = {"duplicate_join", "malformed_tag"}
+    ours = {"duplicate_join", "malformed_tag", "no_return"}
     papers = {"duplicate_fork", "pool_overflow", "unknown_join", "no_answer"}
     assert set(map(str, FormatError)) == papers | ours
     assert set(map(str, PAPER_ERRORS)) == papers

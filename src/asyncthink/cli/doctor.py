@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import platform
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from asyncthink.cli.options import one_line_errors, option
+from asyncthink.cli.options import API, BASE_URL, CONTINUATION, TOKENIZER, one_line_errors, option
 from asyncthink.errors import AsyncThinkError
 from asyncthink.extras import EXTRAS, mend, missing
+
+_MARKS = {True: "yes ", False: "no  ", None: "?   "}
 
 
 @one_line_errors
 def doctor_command(
     model: Annotated[str, option("--model", "The model to try.")] = "embedded",
+    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
+    api: Annotated[str | None, option("--api", API)] = None,
+    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
+    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
 ) -> None:
-    """Check the installation and decode a few tokens with a model."""
+    """Check the installation, ask a server what it can do, and decode a few tokens with a model."""
     from importlib.metadata import version
 
     import anyio
@@ -30,8 +37,9 @@ def doctor_command(
         found = ", ".join(f"{module} {version(module)}" for module in modules if module not in absent)
         told = f"missing {', '.join(absent)}: {mend(extra)}" if absent else found
         _line(not absent, f"extra {extra}", told)
+    server = {"base_url": base_url, "api": api, "tokenizer": tokenizer, "continuation": continuation}
     try:
-        told = anyio.run(_try_model, model)
+        told = anyio.run(_try_model, model, server)
     except AsyncThinkError as error:
         _line(False, f"model {model}", str(error))
         raise typer.Exit(error.exit_status) from None
@@ -42,13 +50,28 @@ def _line(good: bool, what: str, text: str) -> None:
     sys.stdout.write(f"{'ok  ' if good else 'FAIL'}  {what}: {text}\n")
 
 
-async def _try_model(name: str) -> str:
+async def _ask_servers(name: str, server: Mapping[str, Any]) -> None:
+    """Print what an OpenAI-compatible server can do."""
+    from asyncthink.engines.openai import OpenAIEngine
+    from asyncthink.engines.openai.probe import probe
+
+    given = {key: value for key, value in server.items() if value is not None}
+    async with OpenAIEngine(name.partition(":")[2], **given) as engine:
+        for each in engine.servers:
+            _line(True, "server", each.url)
+        for finding in await probe(engine):
+            sys.stdout.write(f"{_MARKS[finding.works]}  {finding.name}: {finding.detail}\n")
+
+
+async def _try_model(name: str, server: Mapping[str, Any]) -> str:
     from asyncthink.engines.models import load_engine
     from asyncthink.runtime.budget import Limits
     from asyncthink.runtime.think import Organization
     from asyncthink.tasks import Split, get_task
 
-    engine = load_engine(name)
+    if name.startswith("openai:"):
+        await _ask_servers(name, server)
+    engine = load_engine(name, server)
     task = get_task(next(iter(engine.profile.tasks or ["countdown"])))
     query = task.prompt(task.problem(Split.DEV, 0, 0))
     async with Organization(engine, limits=Limits(max_tokens=64)) as organization:

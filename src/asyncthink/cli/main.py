@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from asyncthink.cli.doctor import doctor_command
+from asyncthink.cli.prompts import prompts_command
 from asyncthink.cli.tasks import tasks_command
 from asyncthink.cli.think import think_command
 from asyncthink.cli.train import train_app
@@ -45,6 +46,7 @@ def asyncthink(
 app.command("think")(think_command)
 app.add_typer(train_app, name="train")
 app.command("tasks")(tasks_command)
+app.command("prompts")(prompts_command)
 app.command("doctor")(doctor_command)
 
 

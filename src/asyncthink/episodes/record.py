@@ -208,6 +208,8 @@ def decode(line: bytes | str) -> Episode:
         version = msgspec.json.decode(line, type=_Versioned).schema
         if not 1 <= version <= SCHEMA:
             raise RecordError(f"episode of schema version {version}: this program reads 1 to {SCHEMA}")
-        return _DECODER.decode(line)
+        episode = _DECODER.decode(line)
     except msgspec.DecodeError as error:
         raise RecordError(f"not an episode: {error}") from error
+    # What was written since then has a meaning for its absence, so an old record is a new one without it.
+    return episode if version == SCHEMA else msgspec.structs.replace(episode, schema=SCHEMA)

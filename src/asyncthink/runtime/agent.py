@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+
+import anyio
 
 from asyncthink.engines.base import Chunk, Engine, Message, Sampling, Session
 from asyncthink.episodes.events import Event, Text
 from asyncthink.episodes.record import Outcome, Role, SegmentKind, Usage
+from asyncthink.errors import EngineError
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Join, Return
 from asyncthink.protocol.parser import Parser
 from asyncthink.runtime.budget import Allowance, Meter
 
+GRACE = 1.0
+"""Seconds that the end of a turn is waited for, where a join ends one."""
 LONGEST_STOP = 16
 """Characters that any stop string fits into."""
 
@@ -115,6 +121,8 @@ class Agent:
                         self.overrun += chunk.n_tokens
                         break
                     if last := self._take(chunk, act):
+                        if isinstance(last, Join) and not self.stage.engine.capabilities.continues:
+                            await self._drain(chunks)
                         return last
                     text = text[-LONGEST_STOP:] + chunk.text
             self._settle()
@@ -123,6 +131,18 @@ class Agent:
             for parsed in self.parser.close():
                 act(parsed.action)
         return None
+
+    async def _drain(self, chunks: AsyncIterator[Chunk]) -> None:
+        """Take what follows a join where the model was told to end its turn there: hidden tokens count, text is
+        dropped and the rest left.
+        """
+        with anyio.move_on_after(GRACE), suppress(EngineError):
+            async for chunk in chunks:
+                if not chunk.hidden:
+                    self.overrun += chunk.n_tokens
+                    self.session.trim(len(chunk.text))
+                    return
+                self._take(chunk, _ignore)
 
     def remind(self) -> bool:
         """Ask once more of a model that stopped without its last tag; say whether it may go on.
@@ -209,3 +229,7 @@ class Agent:
             logprobs=chunk.logprobs,
         )
         self.stage.emit(event)
+
+
+def _ignore(_action: Action) -> None:
+    """Nothing follows from a thought."""

@@ -7,6 +7,7 @@ on the virtual clock, in steps of a scale that grows with it: the picture always
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from asyncthink.episodes.agents import Agent
-from asyncthink.episodes.events import Began, Ended, Event, Joined, Opened, Started
+from asyncthink.episodes.events import Began, Ended, Event, Joined, Neared, Opened, Started
 from asyncthink.episodes.events import Text as TextEvent
 from asyncthink.episodes.record import Outcome, SegmentKind
 from asyncthink.viewer.canvas import CRITICAL, DECODING, QUIET, WASTED, draw
@@ -77,7 +78,7 @@ class _Agent:
 
 
 class LiveTimeline:
-    """Shows a thought while it goes on; on anything but a terminal it shows nothing.
+    """Shows a thought while it goes on; on anything but a terminal only what its user must know, as lines.
 
         with LiveTimeline(Console(stderr=True)) as live:
             episode = await organization.think(query, listen=live.listen)
@@ -92,6 +93,7 @@ class LiveTimeline:
         self._since = 0.0
         self._frame, self._due = Group(), 0.0
         self._live: Live | None = None
+        self._notes: list[str] = []
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and self._console.file.isatty() and not self._console.is_dumb_terminal:
@@ -116,6 +118,10 @@ class LiveTimeline:
 
     def listen(self, event: Event) -> None:
         """Take note of what happens; pass it to `Organization.think(..., listen=...)`."""
+        if isinstance(event, Neared):
+            self._note(
+                f"{event.spent / event.of:.0%} of {event.limit} is spent: {event.spent:.6g} of {event.of:g}"
+            )
         if self._live is None:
             return
         if type(event) is TextEvent:
@@ -135,6 +141,11 @@ class LiveTimeline:
                 self._end(event)
             case _:
                 pass
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        if self._live is None:
+            sys.stderr.write(f"asyncthink: {text}\n")
 
     def _hear(self, event: TextEvent) -> None:
         agent = self._agents[event.path]
@@ -178,7 +189,8 @@ class LiveTimeline:
         names = {one.path: agent_name(one.path, self._method) for one in agents}
         lanes = draw(view, names, width, length=_scale(view.length), shown=shown, ascii_only=ascii_only)
         spoken = [self._spoken(one, names, width, ascii_only) for one in agents if one.path in shown]
-        return Group(self._headline(agents, view, len(shown)), *lanes, Text(), *spoken)
+        notes = [Text(note, "yellow") for note in self._notes]
+        return Group(self._headline(agents, view, len(shown)), *notes, *lanes, Text(), *spoken)
 
     def _headline(self, agents: Sequence[_Agent], view: Timeline, shown: int) -> Text:
         working = sum(one.state() == "decoding" for one in agents)

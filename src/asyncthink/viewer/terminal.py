@@ -166,6 +166,10 @@ class _EpisodeView:
         wasted = f", {cost.wasted_tokens:,} of them wasted" if cost.wasted_tokens else ", none wasted"
         estimated = "" if cost.exact else " (estimated)"
         yield "tokens", Text(f"{cost.decoded_tokens:,} decoded{wasted}{estimated}")
+        if cost.requests:
+            repeated = f", {cost.retries:,} of them retried" if cost.retries else ""
+            paid = "" if cost.cost is None else f", cost {cost.cost:.6g}"
+            yield "requests", Text(f"{cost.requests:,}{repeated}{paid}")
         yield "one after another", Text(_saving(cost))
         counts = Counter(episode.format_errors).items()
         errors = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in counts)

@@ -76,6 +76,7 @@ _REFUSAL = re.compile(
     r"unsupport|not support|unrecogni[sz]ed|not permitted|not allowed|unknown|unexpected|only the default",
     re.I,
 )
+_KEEPING = ("include_stop_str_in_output", "no_stop_trim")
 _CONTINUING = ("continue_final_message", "add_generation_prompt")
 
 
@@ -98,6 +99,8 @@ class Learned:
             body["max_completion_tokens"] = body.pop("max_tokens")
         for name in self.dropped:
             body.pop(name, None)
+        if not self.dropped.isdisjoint(_KEEPING):
+            body.pop("stop", None)  # a stop string that is cut off the text would be lost
         return body
 
     def learn(self, trouble: Trouble, body: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ class OpenAIEngine:
             raise UsageError("openai: models run under asyncio, not under trio")
         loopback = all(_is_loopback(url) for url in self._urls)
         http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=_connector(self._urls),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self.retries.connect, sock_read=self.retries.idle
             ),
@@ -152,7 +153,7 @@ class OpenAIEngine:
             prompt = self._tokens.prompts.build(messages, role=role, capacity=capacity)
             if self.capabilities.token_ids:
                 return TokenContext(prompt, self._tokens)
-            return TextContext(prompt.text)
+            return TextContext(self._tokens.begin + prompt.text)
         if self.api == "completions":
             return TextContext("\n\n".join(each.content for each in messages) + "\n\n")
         return ChatContext(messages, self.dialect, self.learned)
@@ -187,6 +188,13 @@ class OpenAIEngine:
             max_stops=None if self.dialect.keep_stop else 0,
             context=context,
         )
+
+
+def _connector(urls: Sequence[str]) -> aiohttp.TCPConnector:
+    """Return what makes connections: as many as asked for, trusting whom the environment trusts now."""
+    if any(url.startswith("https:") for url in urls):
+        return aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=ssl.create_default_context())
+    return aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
 
 
 def _addresses(base_url: str | Sequence[str]) -> list[str]:

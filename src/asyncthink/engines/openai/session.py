@@ -24,6 +24,8 @@ COMPLETION = 2048
 """Tokens asked for at a time of a completions server of unknown context: left alone, it stops after 16."""
 SMALLEST = 16
 """Tokens that are asked for at least, where room has to be estimated."""
+GRACE = 1.0
+"""Seconds that a reply's end is waited for when its text is complete."""
 _CUT_SHORT = ("length", "max_tokens")
 
 
@@ -96,7 +98,7 @@ class Decoding:
         self._reply: Reply | None = None
         self._request: _Request | None = None
         self._failures = 0
-        self._delivered = self._over = False
+        self._delivered = self._over = self._repeats = False
 
     async def __aenter__(self) -> Decoding:
         self._context.begin()
@@ -132,7 +134,8 @@ class Decoding:
         """Take in what comes next of the reply, or ask for one."""
         if self._reply is None:
             self._request = _Request(self._session, self._stops, self._left, self._sampling)
-            self._session.usage.retries += self._failures > 0
+            self._session.usage.retries += self._repeats
+            self._repeats = False
             self._reply = await self._session.server.ask(self._context.route, self._request.body)
             return
         found = await self._reply.next()
@@ -141,7 +144,7 @@ class Decoding:
             return
         for piece in found:
             self._take(piece)
-        if self._over and self._request and self._request.stops_itself:
+        if self._over:
             await self._finish()
 
     def _take(self, piece: Piece) -> None:
@@ -183,13 +186,20 @@ class Decoding:
             self._over = True
 
     async def _finish(self) -> None:
-        """Read the end of a reply that the server ended itself, so that its usage is known."""
+        """Read to the end of a reply whose text is complete, for its usage; if text goes on, leave it.
+
+        Tokens that only the usage tells of are put before the last chunk: behind it nobody reads on.
+        """
         assert self._reply is not None and self._request is not None
         try:
-            with anyio.move_on_after(1):
+            with anyio.move_on_after(GRACE):
                 while (found := await self._reply.next()) is not None:
                     for piece in found:
                         self._request.count(piece)
+                    if any(piece.text for piece in found):
+                        return
+                if missing := self._request.uncounted():
+                    self._chunks.insert(len(self._chunks) - 1, missing)
         except Trouble:
             return
 
@@ -226,6 +236,7 @@ class Decoding:
         elif trouble.transient and self._failures >= retries.attempts:
             message += f"; given up after {self._failures} attempts"
             useless = True
+        self._repeats = True
         if useless:
             raise engine.error(session.server, message, transient=trouble.transient)
         if learned:
@@ -259,7 +270,6 @@ class _Request:
         if engine.dialect.keep_stop and stops:
             self.body |= {"stop": list(stops), **engine.dialect.keep_stop}
         self.body = engine.learned.fit(self.body | dict(engine.extra_body))
-        self.stops_itself = "stop" in self.body
         self.finish: str | None = None
         self.arrived = 0
         """Tokens delivered."""

@@ -30,6 +30,14 @@ class Tokens:
         self.prompts = Prompts(folder, self.lexicon)
         self.table = TokenBytes(self.lexicon.tokenizer)
         self.eos = frozenset(self.lexicon.eos)
+        self.begin = self._begin()
+        """What a prompt that is sent as text begins with: the first token's name, unless the server adds it."""
+
+    def _begin(self) -> str:
+        bos, tokenizer = self.lexicon.bos, self.lexicon.tokenizer
+        if bos is None or bos in tokenizer.encode("a", add_special_tokens=True).ids:
+            return ""
+        return tokenizer.id_to_token(bos) or ""
 
 
 class TokenContext(Context):
