@@ -44,6 +44,10 @@ class Secret:
         """Return a text in which it no longer stands."""
         return text.replace(self._value, "[key]")
 
+    def erased(self, data: bytes) -> bytes:
+        """Return what a server sent without it: some repeat a wrong key in their errors."""
+        return data.replace(self._value.encode(), b"[key]")
+
 
 class Server:
     """Requests to one base URL.
@@ -154,7 +158,11 @@ class Server:
                     found += unpacker.feed(data)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise self.trouble(error) from None
-        return bytes(found[:most])
+        return self.cleaned(bytes(found[:most]))
+
+    def cleaned(self, data: bytes) -> bytes:
+        """Return what came without the key."""
+        return data if self._key is None else self._key.erased(data)
 
     def _hidden(self, message: str, told: Trouble) -> Trouble:
         if self._key:
@@ -314,7 +322,7 @@ class Reply:
             self.streams = False
             if self._body.lstrip().startswith(b"<"):
                 raise Trouble("a web page came instead of a reply", transient=True)
-            found = [pieces.read(bytes(self._body))]
+            found = [pieces.read(self._server.cleaned(bytes(self._body)))]
             self._finished = found[0].finish is not None
         elif not self._over:
             found = self._pieces(self._events.close())
@@ -332,7 +340,7 @@ class Reply:
                 self._over = self.done = True
                 break
             try:
-                piece = pieces.read(data)
+                piece = pieces.read(self._server.cleaned(data))
             except Trouble as trouble:
                 if not found:
                     raise
