@@ -29,6 +29,29 @@ def estimated(text: str) -> Chunk:
     return Chunk(text=text, n_tokens=-(-len(text) // TOKEN), exact=False)
 
 
+class _Growing:
+    """A text that grows by small pieces: put together only when it is asked for."""
+
+    def __init__(self, text: str) -> None:
+        self.length = len(text)
+        self._parts = [text]
+
+    def __str__(self) -> str:
+        self._parts = ["".join(self._parts)]
+        return self._parts[0]
+
+    def add(self, text: str) -> None:
+        """Put a text behind it."""
+        self._parts.append(text)
+        self.length += len(text)
+
+    def trim(self, characters: int) -> None:
+        """Take characters off its end."""
+        whole = str(self)
+        self._parts = [whole[: len(whole) - characters]]
+        self.length = len(self._parts[0])
+
+
 class Context(ABC):
     """What a request says of everything so far; grows with what was decoded and inserted."""
 
@@ -84,11 +107,11 @@ class TextContext(Context):
 
     def __init__(self, prompt: str) -> None:
         self.prompt = estimated(prompt)
-        self._text = prompt
+        self._text = _Growing(prompt)
 
     def request(self) -> dict[str, Any]:
         """See `Context`."""
-        return {"prompt": self._text}
+        return {"prompt": str(self._text)}
 
     def resumable(self) -> bool:
         """See `Context`."""
@@ -96,20 +119,20 @@ class TextContext(Context):
 
     def add(self, chunk: Chunk) -> None:
         """See `Context`."""
-        self._text += chunk.text
+        self._text.add(chunk.text)
 
     def insert(self, text: str) -> Chunk:
         """See `Context`."""
-        self._text += text
+        self._text.add(text)
         return estimated(text)
 
     def trim(self, characters: int) -> None:
         """See `Context`."""
-        self._text = self._text[: len(self._text) - characters]
+        self._text.trim(characters)
 
     def n_tokens(self) -> int:
         """See `Context`."""
-        return -(-len(self._text) // TOKEN)
+        return -(-self._text.length // TOKEN)
 
 
 class ChatContext(Context):
@@ -118,7 +141,7 @@ class ChatContext(Context):
     route = CHAT
 
     def __init__(self, messages: Sequence[Message], dialect: Dialect, learned: Learned) -> None:
-        self._messages = [{"role": each.role, "content": each.content} for each in messages]
+        self._messages = [(each.role, _Growing(each.content)) for each in messages]
         self._began = len(messages)
         self._dialect, self._learned = dialect, learned
         self.prompt = estimated("\n\n".join(each.content for each in messages))
@@ -130,7 +153,9 @@ class ChatContext(Context):
 
     def request(self) -> dict[str, Any]:
         """See `Context`."""
-        messages: list[dict[str, Any]] = [dict(each) for each in self._messages]
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": str(content)} for role, content in self._messages
+        ]
         body: dict[str, Any] = {"messages": messages}
         if not self._learned.system_role and messages[0]["role"] == "system":
             first = messages.pop(0)
@@ -149,7 +174,7 @@ class ChatContext(Context):
 
     def resumable(self) -> bool:
         """See `Context`."""
-        return self._continuation is not Continuation.TURNS or self._messages[-1]["role"] != "assistant"
+        return self._continuation is not Continuation.TURNS or self._messages[-1][0] != "assistant"
 
     def add(self, chunk: Chunk) -> None:
         """See `Context`."""
@@ -166,18 +191,18 @@ class ChatContext(Context):
 
     def _say(self, role: str, text: str) -> None:
         self._length += len(text)
-        last = self._messages[-1]
-        if last["role"] == role and len(self._messages) > self._began:
-            last["content"] += text if role == "assistant" else f"\n{text}"
+        last, content = self._messages[-1]
+        if last == role and len(self._messages) > self._began:
+            content.add(text if role == "assistant" else f"\n{text}")
         else:
-            self._messages.append({"role": role, "content": text})
+            self._messages.append((role, _Growing(text)))
 
     def trim(self, characters: int) -> None:
         """See `Context`."""
-        last = self._messages[-1]
-        if last["role"] != "assistant":
+        last, content = self._messages[-1]
+        if last != "assistant":
             raise Trouble("nothing was decoded that could be trimmed", transient=False)
-        last["content"] = last["content"][: len(last["content"]) - characters]
+        content.trim(characters)
         self._length -= characters
 
     def n_tokens(self) -> int:

@@ -105,9 +105,7 @@ class OpenAIEngine:
         loopback = all(_is_loopback(url) for url in self._urls)
         http = aiohttp.ClientSession(
             connector=_connector(self._urls),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self.retries.connect, sock_read=self.retries.idle
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.retries.connect),
             auto_decompress=False,
             trust_env=not loopback,
             headers={"User-Agent": "asyncthink"},

@@ -38,7 +38,52 @@ class Piece:
     counts: Counts | None = None
 
 
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: msgspec.Raw = msgspec.Raw()
+    reasoning: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    token_logprobs: list[float] | None = None
+    content: msgspec.Raw = msgspec.Raw()
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: str | None = None
+    message: msgspec.Raw = msgspec.Raw()
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    matched_stop: msgspec.Raw = msgspec.Raw()
+    token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
+    completion_tokens_details: msgspec.Raw = msgspec.Raw()
+    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    reasoning_tokens: msgspec.Raw = msgspec.Raw()
+
+
+class _Event(msgspec.Struct, gc=False):
+    """The usual shape; whatever else has a meaning sends an event the long way."""
+
+    choices: list[_Choice]
+    usage: _Usage | None = None
+    error: msgspec.Raw = msgspec.Raw()
+    x_groq: msgspec.Raw = msgspec.Raw()
+    timings: msgspec.Raw = msgspec.Raw()
+
+
 _JSON = msgspec.json.Decoder()
+_USUAL = msgspec.json.Decoder(_Event)
+_NOTHING = (b"", b"null")
 
 
 def read(data: bytes) -> Piece:
@@ -47,6 +92,56 @@ def read(data: bytes) -> Piece:
     Raises:
         Trouble: it is not JSON, no object, or an error.
     """
+    try:
+        piece = _usual(_USUAL.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        piece = None
+    return _read_any(data) if piece is None else piece
+
+
+def _usual(event: _Event) -> Piece | None:
+    """Return what an event of the usual shape says; None for any other. Nine events of ten end here."""
+    if not _none(event.error, event.x_groq, event.timings):
+        return None
+    piece = Piece()
+    if event.choices:
+        choice = event.choices[0]
+        delta, logprobs = choice.delta, choice.logprobs
+        if not _none(choice.message, choice.matched_stop, choice.usage):
+            return None
+        if delta is None:
+            piece.text = choice.text or ""
+        elif _none(delta.reasoning_content, delta.reasoning, delta.thinking):
+            piece.text = delta.content or ""
+        else:
+            return None
+        piece.finish = choice.finish_reason or None
+        if isinstance(choice.stop_reason, str):
+            piece.stop = choice.stop_reason
+        if choice.token_ids is not None:
+            piece.token_ids = tuple(choice.token_ids)
+        if logprobs is not None:
+            if logprobs.token_logprobs is None or not _none(logprobs.content):
+                return None
+            piece.logprobs = tuple(logprobs.token_logprobs) or None
+    usage = event.usage
+    if usage is not None:
+        if not _none(usage.prompt_tokens_details, usage.completion_tokens_details):
+            return None
+        if not _none(usage.prompt_cache_hit_tokens, usage.reasoning_tokens):
+            return None
+        sent, decoded = usage.prompt_tokens, usage.completion_tokens
+        if sent is None or decoded is None or sent < 0 or decoded < 0:
+            return None
+        piece.counts = Counts(input=sent, output=decoded)
+    return piece
+
+
+def _none(*fields: msgspec.Raw) -> bool:
+    return all(not field or field in _NOTHING for field in fields)
+
+
+def _read_any(data: bytes) -> Piece:
     try:
         event: Any = _JSON.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -125,7 +125,11 @@ class Server:
             data = msgspec.json.encode(body)
         url = f"{self.url}/{route}"
         try:
-            return await self._http.request(method, url, data=data, headers=headers, allow_redirects=False)
+            # The client's own read time-out costs a timer a read, and sees no trickle: see Reply.
+            with anyio.fail_after(self.retries.connect + self.retries.idle):
+                return await self._http.request(
+                    method, url, data=data, headers=headers, allow_redirects=False
+                )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The original may hold the request's headers: it goes no further.
             raise self.trouble(error, unreachable=True) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncthink.engines.base import Chunk, Sampling, Usage
-from asyncthink.engines.openai.context import CHAT, Context
+from asyncthink.engines.openai.context import CHAT, Context, estimate
 from asyncthink.engines.openai.pieces import Counts, Piece
 from asyncthink.engines.openai.retry import Trouble
 from asyncthink.engines.openai.server import Reply, Server
@@ -153,9 +153,11 @@ class Decoding:
         if self._over:
             request.count(piece)
             return
-        chunks = [*request.reasoned(piece), *self._context.chunks(piece, request.count(piece))]
         if piece.finish:
             request.finish = piece.finish
+        chunks = self._context.chunks(piece, request.count(piece))
+        if piece.reasoning:
+            chunks.insert(0, request.reasoned(piece))
         for chunk in chunks:
             self._failures = 0
             self._delivered = True
@@ -308,12 +310,10 @@ class _Request:
         if not self._counted_all:
             self._usage.exact = False
 
-    def reasoned(self, piece: Piece) -> list[Chunk]:
+    def reasoned(self, piece: Piece) -> Chunk:
         """Return what a server shows as reasoning: counted, never read."""
-        if not piece.reasoning:
-            return []
         text = piece.reasoning
-        return [Chunk(text=text, n_tokens=max(1, -(-len(text) // 4)), exact=False, hidden=True)]
+        return Chunk(text=text, n_tokens=estimate(text), exact=False, hidden=True)
 
     def uncounted(self) -> Chunk | None:
         """Return the tokens that the server says it decoded beyond those that arrived: hidden reasoning."""
