@@ -24,6 +24,8 @@ _BODY_BYTES = 16 * 1024 * 1024
 """Bytes of any other whole body."""
 _LINGER = 2.0
 """Seconds for which a reply's end is awaited when its text is over."""
+_LOOK = 1.0
+"""Seconds between two looks at whether a reply is still alive."""
 _DONE = b"[DONE]"
 
 
@@ -254,21 +256,26 @@ class Reply:
             self._events = EventReader()
         self._loop = asyncio.get_running_loop()
         self._alive = self._loop.time()
-        self._watch = self._loop.call_later(self._server.retries.idle, self._look)
+        self._look()
 
     def _look(self) -> None:
         """Give up a reply that is silent, or trickles: bytes come, but no line of them is whole.
 
-        The HTTP client's own time-out sees neither a trickle nor a reply whose framing it could not follow.
+        The HTTP client's own time-out does not see a trickle, and its reader is not woken when it could not
+        follow a reply's framing.
         """
-        rest = self._alive + self._server.retries.idle - self._loop.time()
-        if rest > 0:
-            self._watch = self._loop.call_later(rest, self._look)
-            return
         self._watch = None
-        self._silent = True
-        if self._response is not None:
-            self._response.close()  # wakes the reader
+        if self._response is None:
+            return
+        connection = self._response.connection
+        protocol = connection.protocol if connection is not None else None
+        lost = protocol is not None and protocol.exception() is not None
+        rest = self._alive + self._server.retries.idle - self._loop.time()
+        if rest > 0 and not lost:
+            self._watch = self._loop.call_later(min(rest, _LOOK), self._look)
+            return
+        self._silent = not lost
+        self._response.close()  # wakes the reader
 
     async def next(self) -> list[Piece] | None:
         """Return the next pieces; None when the reply is over.

@@ -24,6 +24,8 @@ COMPLETION = 2048
 """Tokens asked for at a time of a completions server of unknown context: left alone, it stops after 16."""
 SMALLEST = 16
 """Tokens that are asked for at least, where room has to be estimated."""
+UNEXPLAINED = 3
+"""Replies in a row that end without text and without a reason, after which that is the end of the text."""
 GRACE = 1.0
 """Seconds that a reply's end is waited for when its text is complete."""
 _CUT_SHORT = ("length", "max_tokens")
@@ -97,7 +99,7 @@ class Decoding:
         self._chunks: deque[Chunk] = deque()
         self._reply: Reply | None = None
         self._request: _Request | None = None
-        self._failures = 0
+        self._failures = self._unexplained = 0
         self._delivered = self._over = self._repeats = False
 
     async def __aenter__(self) -> Decoding:
@@ -176,8 +178,10 @@ class Decoding:
             self._chunks.append(missing)
         said_so = request.finish is not None or not self._reply or not self._reply.done
         self._drop()
-        if not said_so and request.arrived and self._context.resumable():
-            raise Trouble("the reply ended without a reason", transient=True)
+        if not said_so and self._context.resumable():
+            self._unexplained = 0 if request.arrived else self._unexplained + 1
+            if self._unexplained < UNEXPLAINED:
+                raise Trouble("the reply ended without a reason", transient=True)
         if request.finish == "content_filter":
             raise Trouble("the server's content filter stopped the text", transient=False)
         if request.finish not in _CUT_SHORT:
