@@ -7,6 +7,7 @@
     │   ├── UnsupportedQueryError 2 the model was not made for this question
     │   └── RecordError        2    a file or folder is not what it should be
     └── EngineError            4    the engine failed; `transient` says whether a retry may help
+        ├── ContextFullError   4    the model's context is full; in an episode a budget's end, not a failure
         └── CheckpointError    4    a model folder cannot be loaded
 
 What a *model* gets wrong is never an exception: it is a value in the record (`FormatError`, `Outcome`).
@@ -67,6 +68,10 @@ class EngineError(AsyncThinkError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class ContextFullError(EngineError):
+    """The model's context is full."""
 
 
 class CheckpointError(EngineError):

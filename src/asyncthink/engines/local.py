@@ -28,7 +28,7 @@ from asyncthink.engines.detokenize import Detokenizer, TokenBytes
 from asyncthink.engines.lexicon import load_profile
 from asyncthink.engines.lockstep import Lockstep
 from asyncthink.engines.prompting import Prompts
-from asyncthink.errors import EngineError, UsageError
+from asyncthink.errors import ContextFullError, EngineError, UsageError
 
 
 class LocalEngine:
@@ -149,7 +149,7 @@ class LocalSession:
         if not self.context.ids:
             raise EngineError("the prompt is empty: the model has nothing to go on from")
         if len(self.context.ids) >= self.running.limit:
-            raise EngineError(f"the model's context of {self.running.limit} tokens is full")
+            raise ContextFullError(f"the model's context of {self.running.limit} tokens is full")
 
     def insert(self, text: str) -> Chunk:
         """Append text that the model did not write; only these tokens are prefilled."""

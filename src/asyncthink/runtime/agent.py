@@ -12,7 +12,7 @@ import anyio
 from asyncthink.engines.base import Chunk, Engine, Message, Sampling, Session
 from asyncthink.episodes.events import Event, Text
 from asyncthink.episodes.record import Outcome, Role, SegmentKind, Usage
-from asyncthink.errors import EngineError
+from asyncthink.errors import ContextFullError, EngineError
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Join, Return
 from asyncthink.protocol.parser import Parser
@@ -212,6 +212,11 @@ class Agent:
         if self.allowance.left() <= 0:
             return self.result(Outcome.BUDGET, cause=self.allowance.cause())
         return self.result(Outcome.NO_RESULT, cause="the model stopped by itself")
+
+    def failed(self, error: EngineError) -> Result:
+        """Say how a text ended that its engine ended; a full context is a budget like any other."""
+        full = isinstance(error, ContextFullError)
+        return self.result(Outcome.BUDGET if full else Outcome.ENGINE_ERROR, cause=str(error))
 
     def result(self, outcome: Outcome, *, text: str | None = None, cause: str | None = None) -> Result:
         """Return a result with the agent's counts."""

@@ -56,7 +56,7 @@ class ModelOrganizer:
                 return await self._think(pool)
             return self.agent.result(Outcome.BUDGET, cause=f"the limit of {seconds} seconds is reached")
         except EngineError as error:
-            return self.agent.result(Outcome.ENGINE_ERROR, cause=str(error))
+            return self.agent.failed(error)
 
     async def _think(self, pool: Pool | None) -> Result:
         self.stage.emit(Began(path=self.path, wall=self.stage.now()))

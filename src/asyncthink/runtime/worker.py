@@ -74,7 +74,7 @@ class ModelWorker:
                 last = await agent.decode(_ignore)
             return agent.ended(tags.unescape(last.text) if isinstance(last, Return) else None)
         except EngineError as error:
-            return agent.result(Outcome.ENGINE_ERROR, cause=str(error))
+            return agent.failed(error)
 
 
 async def _failed(error: EngineError) -> Result:

@@ -18,6 +18,11 @@ from asyncthink.engines.openai.retry import Trouble
 _LOG = logging.getLogger(__name__)
 
 
+def _has_system(body: Mapping[str, Any]) -> bool:
+    messages = body.get("messages")
+    return bool(messages) and messages[0].get("role") == "system"
+
+
 class Continuation(StrEnum):
     """How a chat server is asked to go on from the model's own text."""
 
@@ -73,8 +78,11 @@ _OPTIONAL = (
 )
 """Parameters that an engine can do without."""
 _REFUSAL = re.compile(
-    r"unsupport|not support|unrecogni[sz]ed|not permitted|not allowed|unknown|unexpected|only the default",
+    r"unsupport|not support|unrecogni[sz]ed|not permitted|not allowed|unknown|unexpected|only the default|only user and assistant",
     re.I,
+)
+_NO_SYSTEM = re.compile(
+    r"\bsystem\b.{0,20}\brole|\brole\b.{0,20}\bsystem\b|only user and assistant roles", re.I
 )
 _KEEPING = ("include_stop_str_in_output", "no_stop_trim")
 _CONTINUING = ("continue_final_message", "add_generation_prompt")
@@ -104,17 +112,18 @@ class Learned:
         return body
 
     def learn(self, trouble: Trouble, body: Mapping[str, Any]) -> bool:
-        """Take note of a refusal; say whether the request may now succeed in another form."""
+        """Take note of a refusal of this body; say whether the request may now succeed in another form."""
         text = f"{trouble.parameter or ''} {trouble}"
         if trouble.status not in (400, 422, 500) or not _REFUSAL.search(text):
             return False
-        if self.system_role and re.search(r"\bsystem\b.{0,20}\brole|\brole\b.{0,20}\bsystem\b", text, re.I):
+        if _has_system(body) and _NO_SYSTEM.search(text):
+            if self.system_role:
+                _LOG.warning("the server takes no system message: instructions go into the user's")
             self.system_role = False
-            _LOG.warning("the server takes no system message: instructions go into the user's")
             return True
-        for name in _OPTIONAL:
-            if name in body and name not in self.dropped and re.search(rf"\b{name}\b", text):
-                self.dropped.add(name)
+        named = [name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", text)]
+        for name in sorted(named, key=lambda each: each != trouble.parameter)[:1]:
+            if name not in self.dropped:  # another agent may have been told the same just now
                 _LOG.warning("the server does not take %r: it is left out from now on", name)
-                return True
-        return False
+            self.dropped.add(name)
+        return bool(named)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, cast
 
 import msgspec
@@ -67,6 +67,8 @@ class _Usage(msgspec.Struct, gc=False):
     completion_tokens: int | None = None
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
+    input_tokens_details: msgspec.Raw = msgspec.Raw()
+    output_tokens_details: msgspec.Raw = msgspec.Raw()
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
     reasoning_tokens: msgspec.Raw = msgspec.Raw()
 
@@ -94,7 +96,7 @@ def read(data: bytes) -> Piece:
     """
     try:
         piece = _usual(_USUAL.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         piece = None
     return _read_any(data) if piece is None else piece
 
@@ -107,7 +109,7 @@ def _usual(event: _Event) -> Piece | None:
     if event.choices:
         choice = event.choices[0]
         delta, logprobs = choice.delta, choice.logprobs
-        if not _none(choice.message, choice.matched_stop, choice.usage):
+        if not _none(choice.message, choice.matched_stop, choice.usage) or (delta and choice.text):
             return None
         if delta is None:
             piece.text = choice.text or ""
@@ -119,16 +121,18 @@ def _usual(event: _Event) -> Piece | None:
         if isinstance(choice.stop_reason, str):
             piece.stop = choice.stop_reason
         if choice.token_ids is not None:
-            piece.token_ids = tuple(choice.token_ids)
+            piece.token_ids = _numbers(choice.token_ids)
         if logprobs is not None:
             if logprobs.token_logprobs is None or not _none(logprobs.content):
                 return None
-            piece.logprobs = tuple(logprobs.token_logprobs) or None
+            piece.logprobs = _reals(logprobs.token_logprobs)
     usage = event.usage
     if usage is not None:
         if not _none(usage.prompt_tokens_details, usage.completion_tokens_details):
             return None
         if not _none(usage.prompt_cache_hit_tokens, usage.reasoning_tokens):
+            return None
+        if not _none(usage.input_tokens_details, usage.output_tokens_details):
             return None
         sent, decoded = usage.prompt_tokens, usage.completion_tokens
         if sent is None or decoded is None or sent < 0 or decoded < 0:
@@ -144,7 +148,7 @@ def _none(*fields: msgspec.Raw) -> bool:
 def _read_any(data: bytes) -> Piece:
     try:
         event: Any = _JSON.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Trouble(f"the reply is not JSON: {str(error).splitlines()[0]}", transient=True) from error
     if not isinstance(event, dict):
         raise Trouble("the reply is JSON, but no object", transient=True)
@@ -171,8 +175,8 @@ def _choice(piece: Piece, choice: dict[str, Any]) -> None:
     else:
         piece.text = _text(choice.get("text"))
     ids = choice.get("token_ids")
-    if isinstance(ids, list) and all(isinstance(each, int) for each in cast("list[Any]", ids)):
-        piece.token_ids = tuple(cast("list[int]", ids))
+    if isinstance(ids, list):
+        piece.token_ids = _numbers(cast("list[Any]", ids))
     if logprobs := _object(choice.get("logprobs")):
         piece.logprobs = _logprobs(logprobs)
         if piece.token_ids is None:
@@ -187,17 +191,28 @@ def _logprobs(found: dict[str, Any]) -> tuple[float, ...] | None:
     if isinstance(content, list):
         values: list[Any] = [_object(each).get("logprob") for each in cast("list[Any]", content)]
     else:
-        values = found.get("token_logprobs") or []
-    good = [float(value) for value in values if isinstance(value, int | float) and isfinite(value)]
-    return tuple(good) if good and len(good) == len(values) else None
+        told = found.get("token_logprobs")
+        values = cast("list[Any]", told) if isinstance(told, list) else []
+    return _reals(values)
 
 
 def _ids_of(found: dict[str, Any]) -> tuple[int, ...] | None:
     """Return the token ids that llama.cpp puts beside its log-probabilities."""
     content = found.get("content")
     entries = cast("list[Any]", content) if isinstance(content, list) else []
-    ids = [_object(each).get("id") for each in entries]
-    return tuple(cast("list[int]", ids)) if ids and all(isinstance(each, int) for each in ids) else None
+    return _numbers([_object(each).get("id") for each in entries]) if entries else None
+
+
+def _reals(values: list[Any]) -> tuple[float, ...] | None:
+    """Return log-probabilities; None where any is none."""
+    if not values or not all(type(each) in (int, float) and -1e9 < each < 1e9 for each in values):
+        return None
+    return tuple(map(float, values))
+
+
+def _numbers(values: list[Any]) -> tuple[int, ...] | None:
+    """Return token ids; None where any is none."""
+    return tuple(values) if all(type(each) is int and 0 <= each < 1 << 32 for each in values) else None
 
 
 def _counts(event: dict[str, Any], choice: dict[str, Any]) -> Counts | None:
@@ -240,18 +255,26 @@ def trouble_of(body: Any, status: int | None, asked: float | None = None) -> Tro
     code = told.get("code", found.get("code"))
     kind = str(told.get("type") or "")
     if status is None:
-        status = code if isinstance(code, int) else _STATUS_OF.get(kind) or _STATUS_OF.get(str(code))
+        status = _status(code) or _STATUS_OF.get(kind) or _STATUS_OF.get(str(code))
     parameter = told.get("param")
-    useless = str(code) in NO_USE_CODES or kind in NO_USE_CODES
+    full = _FULL.search(f"{code} {kind} {message}") is not None
+    useless = full or str(code) in NO_USE_CODES or kind in NO_USE_CODES
     return Trouble(
         one_line(str(message)),
         transient=not useless and (status is None or status in TRANSIENT_STATUS),
         status=status,
         retry_after=asked,
         parameter=parameter if isinstance(parameter, str) else None,
+        full=full,
     )
 
 
+_FULL = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|exceeds? the (available )?context|"
+    r"context (window|length) exceeded",
+    re.I,
+)
+"""How servers say that a request has more tokens than the model can read."""
 _STATUS_OF = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
@@ -270,6 +293,12 @@ _STATUS_OF = {
 }
 
 
+def _status(code: Any) -> int | None:
+    """Return a code that is an HTTP status, as a number or, as LiteLLM has it, as text."""
+    text = str(code)
+    return int(text) if re.fullmatch("[1-5][0-9][0-9]", text) else None
+
+
 def one_line(text: str) -> str:
     """Return a message in one line, cut where it is long."""
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
@@ -285,7 +314,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "".join(_text(_object(part).get("text")) for part in cast("list[Any]", value))
+        texts = [_object(part).get("text") for part in cast("list[Any]", value)]
+        return "".join(text for text in texts if isinstance(text, str))
     return ""
 
 

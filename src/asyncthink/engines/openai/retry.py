@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from time import time
@@ -53,8 +54,11 @@ class Trouble(Exception):
         retry_after: float | None = None,
         parameter: str | None = None,
         unreachable: bool = False,
+        full: bool = False,
     ) -> None:
         super().__init__(message)
+        self.full = full
+        """The model's context is full."""
         self.transient = transient
         self.status = status
         self.retry_after = retry_after
@@ -83,7 +87,8 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     if seconds is not None or text is None:
         return seconds
     try:
-        moment = parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        moment = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, moment - (time() if now is None else now))

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import re
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import aiohttp
 import anyio
@@ -24,8 +25,12 @@ _BODY_BYTES = 16 * 1024 * 1024
 """Bytes of any other whole body."""
 _LINGER = 2.0
 """Seconds for which a reply's end is awaited when its text is over."""
+_TAIL = 0.05
+"""Seconds for which the end of a reply is awaited behind its last event."""
 _LOOK = 1.0
 """Seconds between two looks at whether a reply is still alive."""
+_SHORTEST_KEY = 12
+"""Characters of a key that is one, and no placeholder."""
 _DONE = b"[DONE]"
 
 
@@ -46,9 +51,15 @@ class Secret:
         """Return a text in which it no longer stands."""
         return text.replace(self._value, "[key]")
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key is not to be stored")
+
     def erased(self, data: bytes) -> bytes:
-        """Return what a server sent without it: some repeat a wrong key in their errors."""
-        return data.replace(self._value.encode(), b"[key]")
+        """Return what a server sent without it: some repeat a key in their errors.
+
+        A short one is no secret (`EMPTY`, `ollama`), and may be a word of the text.
+        """
+        return data.replace(self._value.encode(), b"[key]") if len(self._value) >= _SHORTEST_KEY else data
 
 
 class Server:
@@ -116,7 +127,7 @@ class Server:
             response.close()
         try:
             return response.status, msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return response.status, None
 
     async def _send(self, method: str, route: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
@@ -126,15 +137,20 @@ class Server:
             headers["Content-Type"] = "application/json"
             data = msgspec.json.encode(body)
         url = f"{self.url}/{route}"
-        try:
-            # The client's own read time-out costs a timer a read, and sees no trickle: see Reply.
-            with anyio.fail_after(self.retries.connect + self.retries.idle):
-                return await self._http.request(
-                    method, url, data=data, headers=headers, allow_redirects=False
-                )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # The original may hold the request's headers: it goes no further.
-            raise self.trouble(error, unreachable=True) from None
+        again = True
+        while True:
+            try:
+                # The client's own read time-out costs a timer a read, and sees no trickle: see Reply.
+                with anyio.fail_after(self.retries.connect + self.retries.idle):
+                    return await self._http.request(
+                        method, url, data=data, headers=headers, allow_redirects=False
+                    )
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                if again and isinstance(error, aiohttp.ServerDisconnectedError):
+                    again = False  # an idle connection that was just being closed: another one, at once
+                    continue
+                # The original may hold the request's headers: it goes no further.
+                raise self.trouble(error, unreachable=True) from None
 
     async def error_of(self, response: aiohttp.ClientResponse) -> Trouble:
         """Return what a reply that is an error says."""
@@ -150,7 +166,7 @@ class Server:
             text = b""
         try:
             body: Any = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             body = _page(text)
         told = pieces.trouble_of(body or response.reason or "", response.status, asked)
         return self._hidden(f"{response.status}: {told}", told)
@@ -179,6 +195,7 @@ class Server:
             status=told.status,
             retry_after=told.retry_after,
             parameter=told.parameter,
+            full=told.full,
         )
 
     def hide(self, trouble: Trouble) -> Trouble:
@@ -294,7 +311,14 @@ class Reply:
                 raise self._server.hide(trouble) from None
             if found:
                 return found
+        await self._reach_end()
         return None
+
+    async def _reach_end(self) -> None:
+        """Read the few bytes behind the last event, so that the connection can serve another request."""
+        if self.done and self._response is not None and not self._response.content.at_eof():
+            with suppress(aiohttp.ClientError), anyio.move_on_after(_TAIL):
+                await self._response.content.readany()
 
     async def _read(self) -> bytes:
         assert self._response is not None

@@ -14,6 +14,7 @@ from asyncthink.engines.openai.context import CHAT, Context, estimate
 from asyncthink.engines.openai.pieces import Counts, Piece
 from asyncthink.engines.openai.retry import Trouble
 from asyncthink.engines.openai.server import Reply, Server
+from asyncthink.errors import ContextFullError
 
 if TYPE_CHECKING:
     from asyncthink.engines.openai.engine import OpenAIEngine
@@ -139,6 +140,7 @@ class Decoding:
             self._session.usage.retries += self._repeats
             self._repeats = False
             self._reply = await self._session.server.ask(self._context.route, self._request.body)
+            self._request.accepted()
             return
         found = await self._reply.next()
         if found is None:
@@ -186,8 +188,10 @@ class Decoding:
             raise Trouble("the server's content filter stopped the text", transient=False)
         if request.finish not in _CUT_SHORT:
             self._over = True
-        elif request.limit is None or request.arrived < request.limit:
-            raise Trouble(f"the server cut the text short after {request.arrived} tokens", transient=True)
+        elif request.filled(self._session.engine.capabilities.context):
+            raise Trouble("the text ended there", transient=False, full=True)
+        elif request.limit is None or request.decoded < request.limit:
+            raise Trouble(f"the server cut the text short after {request.decoded} tokens", transient=True)
         elif self._left > 0 and not self._context.resumable():
             self._over = True
 
@@ -243,6 +247,8 @@ class Decoding:
             message += f"; given up after {self._failures} attempts"
             useless = True
         self._repeats = True
+        if trouble.full:
+            raise ContextFullError(f"the model's context is full: {message}")
         if useless:
             raise engine.error(session.server, message, transient=trouble.transient)
         if learned:
@@ -285,8 +291,12 @@ class _Request:
         self._cached = self._output = 0
         self._counts: Counts | None = None
         self._usage.requests += 1
+        self._accepted = self._counted_all = False
+
+    def accepted(self) -> None:
+        """Take note that the server took it: from here on it is billed."""
+        self._accepted = True
         self._usage.input_tokens += self._input
-        self._counted_all = False
 
     def count(self, piece: Piece) -> int | None:
         """Take in what the server counted; return how many tokens the piece is, where that is known."""
@@ -311,8 +321,17 @@ class _Request:
 
     def close(self) -> None:
         """Take note of a request whose server never told what it counted."""
-        if not self._counted_all:
+        if self._accepted and not self._counted_all:
             self._usage.exact = False
+
+    @property
+    def decoded(self) -> int:
+        """Tokens it came to, by the server's count where that is higher."""
+        return max(self.arrived, self._output)
+
+    def filled(self, window: int | None) -> bool:
+        """Whether the model has read and written as many tokens as it can."""
+        return window is not None and self._input + self.decoded >= window - 1
 
     def reasoned(self, piece: Piece) -> Chunk:
         """Return what a server shows as reasoning: counted, never read."""
@@ -320,10 +339,15 @@ class _Request:
         return Chunk(text=text, n_tokens=estimate(text), exact=False, hidden=True)
 
     def uncounted(self) -> Chunk | None:
-        """Return the tokens that the server says it decoded beyond those that arrived: hidden reasoning."""
+        """Return the tokens that the server says it decoded beyond those that arrived.
+
+        A single one is the token that ended the text; more are hidden reasoning.
+        """
         counts = self._counts
         missing = (counts.output or 0) - self.arrived if counts else 0
-        return Chunk(text="", n_tokens=missing, hidden=True) if missing > 0 else None
+        if counts is None or missing <= 0:
+            return None
+        return Chunk(text="", n_tokens=missing, hidden=counts.reasoning > 0 or missing > 1)
 
     def _bill(self, counts: Counts) -> None:
         usage = self._usage

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from typing import Any
 
 from asyncthink.engines.openai.retry import Trouble
 
@@ -18,6 +19,7 @@ LARGEST_REPLY = 64 * 1024 * 1024
 """Bytes of one reply, unpacked."""
 WINDOW = 16
 """Events that may wait for one that they overtook."""
+_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -25,8 +27,9 @@ class EventReader:
     """Reads events from any chunks of bytes."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._data: list[bytes] = []
+        self._size = 0
         self._id: bytes | None = None
         self._order = _Order()
         self.lines = 0
@@ -38,26 +41,44 @@ class EventReader:
         Raises:
             Trouble: an event has no end, or one that others wait for does not come.
         """
-        buffer = self._rest + data
-        if b"\r" in buffer:
-            held = buffer.endswith(b"\r")  # it may be half of CRLF
-            lines = _LINE_END.split(buffer[:-1] if held else buffer)
-            self._rest = lines.pop() + (b"\r" if held else b"")
-        else:
-            lines = buffer.split(b"\n")
-            self._rest = lines.pop()
+        lines = self._lines(data)
         if len(self._rest) > LONGEST_EVENT:
-            raise Trouble(f"an event of over {LONGEST_EVENT} bytes", transient=True)
+            raise _too_long()
+        if lines and not self.lines and lines[0].startswith(_MARK):
+            lines[0] = lines[0][len(_MARK) :]
         self.lines += len(lines)
         found: list[bytes] = []
         for line in lines:
             if line.startswith(b"data:"):
-                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+                self._add(line[6:] if line[5:6] == b" " else line[5:])
             elif not line:
                 found += self._complete()
             elif line.startswith(b"id:"):
                 self._id = line[3:].strip()
+            elif line == b"data":
+                self._add(b"")
         return found
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """Return the lines that are now whole; CR at the end may be half of CRLF, so it waits."""
+        if b"\n" not in data and b"\r" not in data and not self._rest.endswith(b"\r"):
+            self._rest += data
+            return []
+        buffer = bytes(self._rest + data)
+        if b"\r" in buffer:
+            held = buffer.endswith(b"\r")
+            lines = _LINE_END.split(buffer[:-1] if held else buffer)
+            self._rest = bytearray(lines.pop() + (b"\r" if held else b""))
+        else:
+            lines = buffer.split(b"\n")
+            self._rest = bytearray(lines.pop())
+        return lines
+
+    def _add(self, data: bytes) -> None:
+        self._data.append(data)
+        self._size += len(data)
+        if self._size > LONGEST_EVENT:
+            raise _too_long()
 
     def close(self) -> list[bytes]:
         """End the stream: return an event whose line was whole though no empty line followed.
@@ -65,16 +86,22 @@ class EventReader:
         Raises:
             Trouble: an event that others wait for did not come.
         """
-        found = [] if self._rest else self._complete()
+        found = self.feed(b"\n") if self._rest.endswith(b"\r") else []
+        if not self._rest:
+            found += self._complete()
         return found + self._order.close()
 
     def _complete(self) -> list[bytes]:
-        if not self._data:
+        data, number = self._data, self._id
+        self._data, self._size, self._id = [], 0, None
+        if not data:
             return []
-        data = b"\n".join(self._data)
-        self._data = []
-        number, self._id = self._id, None
-        return [data] if number is None else self._order.take(number, data)
+        whole = data[0] if len(data) == 1 else b"\n".join(data)
+        return self._order.pass_by(whole) if number is None else self._order.take(number, whole)
+
+
+def _too_long() -> Trouble:
+    return Trouble(f"an event of over {LONGEST_EVENT} bytes", transient=True)
 
 
 class _Order:
@@ -103,6 +130,11 @@ class _Order:
         if self._next is None and number > 0 and len(self._held) < WINDOW // 4:
             return []  # numbers may begin anywhere: see whether a smaller one was overtaken
         return self._released()
+
+    def pass_by(self, data: bytes) -> list[bytes]:
+        """Let an event without a number through, behind those that wait at the start."""
+        held = self._released() if self._held and self._next is None else []
+        return [*held, data]
 
     def _give_up(self, data: bytes) -> list[bytes]:
         """The same number for different events: it is no number."""
@@ -134,8 +166,9 @@ class Unpacker:
     """Undoes a reply's compression, and refuses one that grows without end."""
 
     def __init__(self, encoding: str) -> None:
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in ("gzip", "deflate") else None
-        if self._inflate is None and encoding not in ("", "identity"):
+        self._packed = encoding in ("gzip", "x-gzip", "deflate")
+        self._inflate = _inflater()
+        if not self._packed and encoding not in ("", "identity"):
             raise Trouble(
                 f"the reply is compressed in a way that was not asked for: {encoding}", transient=False
             )
@@ -147,12 +180,26 @@ class Unpacker:
         Raises:
             Trouble: they are broken, or too many.
         """
-        if self._inflate is not None:
+        if self._packed:
             try:
-                data = self._inflate.decompress(data, LARGEST_REPLY - self._bytes + 1)
+                data = self._unpacked(data)
             except zlib.error as error:
                 raise Trouble(f"the reply's compression is broken: {error}", transient=True) from error
         self._bytes += len(data)
         if self._bytes > LARGEST_REPLY:
             raise Trouble(f"a reply of over {LARGEST_REPLY} bytes", transient=False)
         return data
+
+    def _unpacked(self, data: bytes) -> bytes:
+        """Undo the compression of one member after another, but of no more than the reply may have."""
+        found, room = b"", LARGEST_REPLY - self._bytes + 1
+        while data and len(found) < room:
+            if self._inflate.eof:
+                self._inflate = _inflater()
+            found += self._inflate.decompress(data, room - len(found))
+            data = self._inflate.unused_data
+        return found
+
+
+def _inflater() -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)

@@ -76,15 +76,18 @@ class TokenContext(Context):
             return []
         logprobs = piece.logprobs or ()
         known = len(logprobs) == len(piece.token_ids)
-        return [
-            Chunk(
-                text="" if token in self._tokens.eos else self._text.feed(token),
-                n_tokens=1,
-                token_ids=(token,),
-                logprobs=(logprobs[place],) if known else None,
-            )
-            for place, token in enumerate(piece.token_ids)
-        ]
+        try:
+            return [
+                Chunk(
+                    text="" if token in self._tokens.eos else self._text.feed(token),
+                    n_tokens=1,
+                    token_ids=(token,),
+                    logprobs=(logprobs[place],) if known else None,
+                )
+                for place, token in enumerate(piece.token_ids)
+            ]
+        except OverflowError as error:
+            raise Trouble("the server sent a token id that no tokenizer has", transient=False) from error
 
     def add(self, chunk: Chunk) -> None:
         """See `Context`."""
