@@ -81,7 +81,7 @@ def test_an_interrupted_thought_is_kept(tmp_path: Path) -> None:
     script.write_text(
         "import asyncthink.engines.models as models\n"
         "from asyncthink.engines.scripted import ScriptedEngine\n"
-        "models.load_engine = lambda name: ScriptedEngine({'organizer': 'w ' * 10_000}, delay=0.01)\n"
+        "models.load_engine = lambda name, server=None: ScriptedEngine({'organizer': 'w ' * 10_000}, delay=0.01)\n"
         "from asyncthink.cli.main import run\n"
         "run()\n"
     )

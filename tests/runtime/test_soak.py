@@ -25,7 +25,8 @@ import pytest
 
 LASTING = {
     *("hang_before_headers", "hang_after_headers", "hang", "hang_inside_event", "trickle", "trickle_midway"),
-    *("chunk_size_negative", "rate_limit_after_1", "rate_limit_date", "huge_line", "gzip_bomb"),
+    *("rate_limit_after_1", "rate_limit_date", "huge_line", "gzip_bomb"),
+    *("chunk_size_no_number", "chunk_size_too_small", "chunk_size_negative"),
 }
 """Faults that take seconds each, of waiting or of work; test_openai_faults.py has them all."""
 LIMITING = {
