@@ -101,7 +101,9 @@ class Stretch:
         self.texts.append(text)
         self.n_tokens += n
         self.chars += len(text)
-        if n == 1:
+        if self.kind is not SegmentKind.DECODED:
+            pass  # nobody asks where its tokens end
+        elif n == 1:
             self.ends.append(self.chars)
         else:
             self.ends += [self.chars] * n

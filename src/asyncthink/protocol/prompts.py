@@ -112,7 +112,13 @@ def _check(path: Path, name: str, text: object) -> None:
 
 
 def _fill(text: str, **values: str) -> str:
-    return Template(text).substitute(values).strip()
+    return _filled(text, tuple(values.items()))
+
+
+@lru_cache(maxsize=256)
+def _filled(text: str, values: tuple[tuple[str, str], ...]) -> str:
+    """Return one text for all who are told the same: thousands of agents may be at work at once."""
+    return Template(text).substitute(dict(values)).strip()
 
 
 def _paragraph(limits: Sequence[str]) -> str:

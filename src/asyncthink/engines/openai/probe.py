@@ -87,7 +87,7 @@ class _Probe:
         for _ in range(8):
             sent = learned.fit({**context, **body, **more})
             try:
-                reply = await self._server.ask(route, sent)
+                reply = await self._server.ask(route, sent.copy)
                 try:
                     while (pieces := await reply.next()) is not None:
                         said.pieces += pieces

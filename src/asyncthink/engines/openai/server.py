@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import re
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -62,6 +64,46 @@ class Secret:
         return data.replace(self._value.encode(), b"[key]") if len(self._value) >= _SHORTEST_KEY else data
 
 
+class Gate:
+    """Places for those who are under way at a time: first come, first served, and the number may change."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a place."""
+        if self.taken < self.places and not self._waiting:
+            self.taken += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the place came together with the cancellation
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.taken -= 1
+        self._let_in()
+
+    def resize(self, places: int) -> None:
+        """Change how many places there are; whoever has one keeps it."""
+        self.places = places
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self.taken < self.places and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.taken += 1
+                turn.set_result(None)
+
+
 class Server:
     """Requests to one base URL.
 
@@ -77,7 +119,7 @@ class Server:
         """Sessions that stay with it."""
         self.retries = retries
         self._http, self._key, self._most = http, key, most
-        self._limiter = anyio.CapacityLimiter(most)
+        self._gate = Gate(most)
         self._paused_until = 0.0
         self._halved_at = -1.0
         self._good = 0
@@ -85,21 +127,23 @@ class Server:
     @property
     def at_a_time(self) -> int:
         """How many requests it is sent at a time now."""
-        return int(self._limiter.total_tokens)
+        return self._gate.places
 
-    async def ask(self, route: str, body: dict[str, Any]) -> Reply:
+    async def ask(self, route: str, body: Callable[[], dict[str, Any]]) -> Reply:
         """Send a request and return its reply, once its head has come; it must be closed.
+
+        The body is made when its turn has come: thousands may wait.
 
         Raises:
             Trouble: the request failed.
         """
+        await self._gate.enter()
         reply = Reply(self)
-        await self._limiter.acquire_on_behalf_of(reply)
         try:
             while (pause := self._paused_until - anyio.current_time()) > 0:
                 await anyio.sleep(pause)
             reply.began = anyio.current_time()
-            await reply.open(await self._send("POST", route, body))
+            await reply.open(await self._send("POST", route, body()))
         except BaseException as error:
             reply.close()
             if isinstance(error, Trouble):
@@ -221,16 +265,16 @@ class Server:
             self._paused_until = max(self._paused_until, now + asked)
         if began > self._halved_at:  # those that were under way at the last halving say nothing new
             self._halved_at, self._good = now, 0
-            at_a_time = max(1, min(self.at_a_time, self._limiter.borrowed_tokens + 1) // 2)
-            self._limiter.total_tokens = at_a_time
+            at_a_time = max(1, min(self.at_a_time, self._gate.taken + 1) // 2)
+            self._gate.resize(at_a_time)
             _LOG.info("%s asks for less: %d requests at a time", self.url, at_a_time)
 
-    def release(self, reply: Reply, *, good: bool) -> None:
-        """Take back a reply's slot."""
-        self._limiter.release_on_behalf_of(reply)
+    def release(self, *, good: bool) -> None:
+        """Take back a reply's place."""
+        self._gate.leave()
         self._good += good
         if self._good >= self.at_a_time < self._most:
-            self._limiter.total_tokens = self.at_a_time + 1
+            self._gate.resize(self.at_a_time + 1)
             self._good = 0
 
 
@@ -400,7 +444,7 @@ class Reply:
                 self._response.release()
             else:
                 self._response.close()
-        self._server.release(self, good=self._finished)
+        self._server.release(good=self._finished)
 
 
 def _meaning(error: Exception, retries: Retries) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -97,7 +96,7 @@ class Decoding:
         self._tail = ""
         """The end of the text so far: where a stop string may have begun."""
         self._left = max_tokens
-        self._chunks: deque[Chunk] = deque()
+        self._chunks: list[Chunk] = []
         self._reply: Reply | None = None
         self._request: _Request | None = None
         self._failures = self._unexplained = 0
@@ -128,7 +127,7 @@ class Decoding:
             except Trouble as trouble:
                 self._drop()
                 await self._recover(trouble)
-        chunk = self._chunks.popleft()
+        chunk = self._chunks.pop(0)
         if not chunk.hidden:
             self._context.add(chunk)
         return chunk
@@ -136,11 +135,9 @@ class Decoding:
     async def _advance(self) -> None:
         """Take in what comes next of the reply, or ask for one."""
         if self._reply is None:
-            self._request = _Request(self._session, self._stops, self._left, self._sampling)
-            self._session.usage.retries += self._repeats
-            self._repeats = False
-            self._reply = await self._session.server.ask(self._context.route, self._request.body)
-            self._request.accepted()
+            self._reply = await self._session.server.ask(self._context.route, self._body)
+            if self._request:
+                self._request.accepted()
             return
         found = await self._reply.next()
         if found is None:
@@ -150,6 +147,12 @@ class Decoding:
             self._take(piece)
         if self._over:
             await self._finish()
+
+    def _body(self) -> dict[str, Any]:
+        self._request = _Request(self._session, self._stops, self._left, self._sampling)
+        self._session.usage.retries += self._repeats
+        self._repeats = False
+        return self._request.body
 
     def _take(self, piece: Piece) -> None:
         request = self._request
