@@ -216,9 +216,7 @@ def main() -> None:
     parser.add_argument("--url")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     args = parser.parse_args()
-    load = Load(
-        requests=args.requests, warm_up=args.warm_up, in_flight=args.in_flight, tokens=args.tokens
-    )
+    load = Load(requests=args.requests, warm_up=args.warm_up, in_flight=args.in_flight, tokens=args.tokens)
     if args.side:
         print(json.dumps(asdict(one_side(args.side, args.url, args.api or "chat", load))))
         return

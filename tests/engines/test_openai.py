@@ -306,6 +306,27 @@ async def test_agents_stay_with_one_of_several_servers(server: FaultServer) -> N
         assert [each.agents for each in engine.servers] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("refusal", "the model refused: I cannot help with that."),
+        ("tool_calls", "the model called a tool, and was given none"),
+    ],
+)
+async def test_refusals_and_calls_of_tools_are_told(server: FaultServer, name: str, said: str) -> None:
+    episode = await think_at(server, "turns", {"faults": {"name": name, "times": 9}})
+    assert episode.stop_reason is StopReason.ENGINE_ERROR
+    assert said in (episode.cause or "")
+
+
+async def test_a_full_context_is_a_budget(server: FaultServer) -> None:
+    script = {"organizer": "word " * 3000 + "<ANSWER>late</ANSWER>"}
+    for mode in ("flags", "text", "turns"):
+        episode = await think_at(server, mode, {"script": script, "max_model_len": 900})
+        assert (episode.stop_reason, episode.answer) == (StopReason.BUDGET, None), mode
+        assert "context" in (episode.cause or "") and "full" in (episode.cause or "")
+
+
 # What it costs
 
 

@@ -26,9 +26,10 @@ import pytest
 LASTING = {
     *("hang_before_headers", "hang_after_headers", "hang", "hang_inside_event", "trickle", "trickle_midway"),
     *("rate_limit_after_1", "rate_limit_date", "huge_line", "gzip_bomb"),
-    *("chunk_size_no_number", "chunk_size_too_small", "chunk_size_negative"),
 }
 """Faults that take seconds each, of waiting or of work; test_openai_faults.py has them all."""
+A_SECOND = {"chunk_size_no_number", "chunk_size_too_small", "chunk_size_negative"}
+"""Noticed within a second."""
 LIMITING = {
     *("status_503", "status_529", "rate_limit_after_0", "rate_limit_ms", "rate_limit_bare"),
     *("rate_limit_garbage", "error_event_named"),
@@ -53,11 +54,15 @@ ORGANIZER = (
 JOINS = [1, 2, 4, 3]
 
 
-def names(*, limiting: bool) -> list[str]:
+def names(*, limiting: bool, a_second: bool) -> list[str]:
     """Return the faults that every episode must get over."""
     from fault_server.control import FAULTS
 
-    left_out = LASTING if limiting else LASTING | LIMITING
+    left_out = set(LASTING)
+    if not limiting:
+        left_out |= LIMITING
+    if not a_second:
+        left_out |= A_SECOND
     mended = [name for name, fault in FAULTS.items() if fault["then"] in ("retried", "ignored")]
     return [name for name in mended if name not in left_out]
 
@@ -91,13 +96,13 @@ def soak(episodes: int, faults: list[str], seconds: float) -> dict[str, Any]:
     assert told["agents"] == 0
     assert told["peak_mib"] <= PEAK_MIB
     assert (stats["open"], stats["mismatches"], stats["errors"], stats["restarts"]) == (0, [], [], 0)
-    given = Counter(stats["by_fault"])
+    given = Counter[str](stats["by_fault"])
     assert 0.25 < given.total() / stats["requests"] < 0.35
     return told | {"faults": given, "peak_open": stats["peak_open"]}
 
 
 def test_a_hundred_episodes_at_a_failing_server() -> None:
-    told = soak(100, names(limiting=True), seconds=60)
+    told = soak(100, names(limiting=True, a_second=False), seconds=60)
     assert told["retries"] > 100
 
 
@@ -105,10 +110,10 @@ def test_a_hundred_episodes_at_a_failing_server() -> None:
 @pytest.mark.parametrize("limiting", [False, True])
 def test_five_thousand_episodes_at_a_failing_server(limiting: bool) -> None:
     """Without the faults that ask for less, as many requests are under way at a time as there may be."""
-    faults = names(limiting=limiting)
+    faults = names(limiting=limiting, a_second=not limiting)
     told = soak(5000, faults, seconds=900)
     assert told["faults"].keys() == set(faults)
-    assert limiting or told["peak_open"] >= AT_A_TIME
+    assert limiting or told["peak_open"] > 0.9 * AT_A_TIME
 
 
 class Troubles(logging.Handler):
@@ -119,7 +124,8 @@ class Troubles(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.found.append(f"logged: {record.name}: {record.getMessage()}")
+        if not record.name.startswith("asyncthink."):  # the engine itself tells of each retry
+            self.found.append(f"logged: {record.name}: {record.getMessage()}")
 
     def unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.found.append(f"in the loop: {context}")

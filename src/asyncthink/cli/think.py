@@ -190,12 +190,13 @@ def _think(organization: Organization, question: str, seed: int, json: bool) -> 
     import anyio
     from rich.console import Console
 
+    from asyncthink.cli.notes import told_to
     from asyncthink.episodes.fold import EpisodeBuilder
     from asyncthink.viewer.terminal import LiveTimeline
 
     builder = EpisodeBuilder()
     console = Console(stderr=json)
-    with LiveTimeline(console) as timeline:
+    with LiveTimeline(console) as timeline, told_to(timeline.note):
 
         def listen(event: Event) -> None:
             builder.apply(event)

@@ -25,12 +25,14 @@ from asyncthink.episodes.events import Text as TextEvent
 from asyncthink.episodes.record import Outcome, SegmentKind
 from asyncthink.viewer.canvas import CRITICAL, DECODING, QUIET, WASTED, draw
 from asyncthink.viewer.names import agent_name, choose
-from asyncthink.viewer.sanitize import tail
+from asyncthink.viewer.sanitize import head, tail
 from asyncthink.viewer.timeline import Timeline, lay_out
 
 FRAMES_PER_SECOND = 12
 _SHARE = 0.1
 """Of the time, the most that drawing may take."""
+_NOTES = 3
+"""Lines of notes that are kept."""
 _ECHO = 3
 """Cells left free at a line's end: a terminal that echoes ^C must not wrap it."""
 _KEPT = 400
@@ -119,7 +121,7 @@ class LiveTimeline:
     def listen(self, event: Event) -> None:
         """Take note of what happens; pass it to `Organization.think(..., listen=...)`."""
         if isinstance(event, Neared):
-            self._note(
+            self.note(
                 f"{event.spent / event.of:.0%} of {event.limit} is spent: {event.spent:.6g} of {event.of:g}"
             )
         if self._live is None:
@@ -142,10 +144,12 @@ class LiveTimeline:
             case _:
                 pass
 
-    def _note(self, text: str) -> None:
-        self._notes.append(text)
+    def note(self, text: str) -> None:
+        """Show a line that the user must know: above the picture, or where there is none on standard error."""
+        line = " ".join(text.split())
+        self._notes = [*self._notes, line][-_NOTES:]
         if self._live is None:
-            sys.stderr.write(f"asyncthink: {text}\n")
+            sys.stderr.write(f"asyncthink: {line}\n")
 
     def _hear(self, event: TextEvent) -> None:
         agent = self._agents[event.path]
@@ -189,7 +193,8 @@ class LiveTimeline:
         names = {one.path: agent_name(one.path, self._method) for one in agents}
         lanes = draw(view, names, width, length=_scale(view.length), shown=shown, ascii_only=ascii_only)
         spoken = [self._spoken(one, names, width, ascii_only) for one in agents if one.path in shown]
-        notes = [Text(note, "yellow") for note in self._notes]
+        width = self._console.width
+        notes = [Text(head(note, width - _ECHO, ascii_only=ascii_only), "yellow") for note in self._notes]
         return Group(self._headline(agents, view, len(shown)), *notes, *lanes, Text(), *spoken)
 
     def _headline(self, agents: Sequence[_Agent], view: Timeline, shown: int) -> Text:

@@ -30,6 +30,8 @@ class Piece:
 
     text: str = ""
     reasoning: str = ""
+    refusal: str = ""
+    """What a model says that will not answer, where its server keeps that apart."""
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     finish: str | None = None
@@ -43,6 +45,7 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning_content: msgspec.Raw = msgspec.Raw()
     reasoning: msgspec.Raw = msgspec.Raw()
     thinking: msgspec.Raw = msgspec.Raw()
+    refusal: msgspec.Raw = msgspec.Raw()
 
 
 class _Logprobs(msgspec.Struct, gc=False):
@@ -51,6 +54,7 @@ class _Logprobs(msgspec.Struct, gc=False):
 
 
 class _Choice(msgspec.Struct, gc=False):
+    index: int | None = 0
     delta: _Delta | None = None
     text: str | None = None
     message: msgspec.Raw = msgspec.Raw()
@@ -109,11 +113,13 @@ def _usual(event: _Event) -> Piece | None:
     if event.choices:
         choice = event.choices[0]
         delta, logprobs = choice.delta, choice.logprobs
-        if not _none(choice.message, choice.matched_stop, choice.usage) or (delta and choice.text):
+        if choice.index or not _none(choice.message, choice.matched_stop, choice.usage):
+            return None
+        if delta and choice.text:
             return None
         if delta is None:
             piece.text = choice.text or ""
-        elif _none(delta.reasoning_content, delta.reasoning, delta.thinking):
+        elif _none(delta.reasoning_content, delta.reasoning, delta.thinking, delta.refusal):
             piece.text = delta.content or ""
         else:
             return None
@@ -158,6 +164,8 @@ def _read_any(data: bytes) -> Piece:
     piece = Piece()
     choices = event.get("choices")
     choice = _object(cast("list[Any]", choices)[0]) if isinstance(choices, list) and choices else {}
+    if choice.get("index"):
+        choice = {}  # one of several texts that nobody asked for
     if choice:
         _choice(piece, choice)
     piece.counts = _counts(event, choice)
@@ -168,6 +176,7 @@ def _choice(piece: Piece, choice: dict[str, Any]) -> None:
     said = _object(choice.get("delta")) or _object(choice.get("message"))
     if said:
         piece.text = _text(said.get("content"))
+        piece.refusal = _text(said.get("refusal"))
         for name in ("reasoning_content", "reasoning", "thinking"):
             if reasoning := _text(said.get(name)):
                 piece.reasoning = reasoning

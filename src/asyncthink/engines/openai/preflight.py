@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase as fnmatch
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,6 +37,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """vLLM's longest context."""
     meta: dict[str, Any] | None = None
     """llama.cpp's, with n_ctx."""
+
+    def serves(self, name: str) -> bool:
+        """Whether a request for `name` means this one: Gemini, Ollama and LiteLLM list names in forms of their own."""
+        return self.id in (name, f"models/{name}", f"{name}:latest") or (
+            "*" in self.id and fnmatch(name, self.id)
+        )
 
     @property
     def context(self) -> int | None:
@@ -89,25 +96,24 @@ async def meet(servers: Sequence[Server], model: str, api: str, tokens: Tokens |
 
 
 async def _listed(server: Server, model: str) -> Model | None:
-    """Return what the server's list of models says of this one; None where it keeps no list."""
+    """Return what the server's list of models says of this one; None where it keeps no list that can be read."""
     status, body = await _tried(server, model)
-    if (status in NO_ROUTE and server.url.endswith("/v1")) or status >= 500:
-        return None  # it keeps no list, or breaks over it: a request will tell
-    models = models_of(body)
-    if status != 200 or models is None:
-        raise failure(model, server, _diagnosis(server, status, body))
-    found = next((each for each in models if each.id == model), None)
+    if status in (401, 403):
+        told = f": {server.hide(trouble_of(body, status))}" if body else ""
+        raise failure(model, server, f"{status}{told}: the key is missing or wrong: check {KEY}")
+    models = models_of(body) if status == 200 else []
+    found = next((each for each in models if each.serves(model)), None)
     if found is None and models:
         raise UnknownNameError(f"model at {server.url}", model, [each.id for each in models])
     return found
 
 
-def models_of(body: Any) -> list[Model] | None:
-    """Return the models of a list; None where it is no list of models."""
+def models_of(body: Any) -> list[Model]:
+    """Return the models of a list, `{"data": [...]}` or a bare array; none where it cannot be read."""
     try:
-        return msgspec.convert(body["data"], list[Model])
-    except (msgspec.ValidationError, KeyError, TypeError):
-        return None
+        return msgspec.convert(body["data"] if isinstance(body, dict) else body, list[Model])
+    except (msgspec.ValidationError, KeyError):
+        return []
 
 
 async def _tried(server: Server, model: str) -> tuple[int, Any]:
@@ -124,17 +130,6 @@ async def _tried(server: Server, model: str) -> tuple[int, Any]:
     raise AssertionError
 
 
-def _diagnosis(server: Server, status: int, body: Any) -> str:
-    if status in (401, 403):
-        told = f": {server.hide(trouble_of(body, status))}" if body else ""
-        return f"{status}{told}: the key is missing or wrong: check {KEY}"
-    if status in (200, 404) and not server.url.endswith("/v1"):
-        return "it answers, but has no list of models there: base URLs usually end in /v1"
-    if status == 200:
-        return "it answers, but not as an OpenAI-compatible server does"
-    return f"{status}: {server.hide(trouble_of(body, status))}"
-
-
 async def _api(server: Server, model: str, asked: str, *, prefer_completions: bool) -> str:
     """Return which API to use. An empty request costs nothing, and tells a missing route apart."""
     routes = {"chat": [CHAT], "completions": [COMPLETIONS]}.get(asked, [CHAT, COMPLETIONS])
@@ -147,7 +142,8 @@ async def _api(server: Server, model: str, asked: str, *, prefer_completions: bo
             raise failure(model, server, str(trouble)) from None
         if status not in NO_ROUTE:
             return "chat" if route == CHAT else "completions"
-    raise failure(model, server, f"it has no /{' and no /'.join(routes)}: the model cannot be asked")
+    hint = "the model cannot be asked" if server.url.endswith("/v1") else "base URLs usually end in /v1"
+    raise failure(model, server, f"it has no /{' and no /'.join(routes)}: {hint}")
 
 
 async def _tells_ids(server: Server, model: str, tokens: Tokens) -> bool:

@@ -56,12 +56,16 @@ class _Probe:
     def __init__(self, engine: OpenAIEngine) -> None:
         self._engine = engine
         self._server = engine.servers[0]
+        self._thinks_aloud = False
 
     async def findings(self) -> AsyncIterator[Finding]:
         routes = [route for route in (CHAT, COMPLETIONS) if await self._has(route)]
         yield Finding(name="routes", works=bool(routes), detail=", ".join(f"/{route}" for route in routes))
         route = CHAT if self._engine.api == "chat" else COMPLETIONS
         yield await self._streaming(route)
+        if self._thinks_aloud:
+            detail = "its thoughts come as text, and a tag in them acts: serve it with a reasoning parser"
+            yield Finding(name="reasoning apart", works=False, detail=detail)
         if CHAT in routes:
             yield await self._continuation()
         yield await self._stops(route)
@@ -105,6 +109,7 @@ class _Probe:
         said = await self._say(route, stream_options={"include_usage": True})
         if said.trouble:
             return Finding(name="streaming", works=False, detail=str(said.trouble))
+        self._thinks_aloud = "<think>" in said.text
         events = sum(bool(piece.text or piece.reasoning) for piece in said.pieces)
         counts = next((piece.counts for piece in reversed(said.pieces) if piece.counts), None)
         told = (

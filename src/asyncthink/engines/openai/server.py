@@ -166,6 +166,8 @@ class Server:
     async def _whole(self, method: str, route: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         response = await self._send(method, route, body)
         try:
+            if 300 <= response.status < 400:
+                raise await self.error_of(response)
             text = await self._body(response)
         finally:
             response.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import anyio
 
 from asyncthink.engines.base import Chunk, Sampling, Usage
 from asyncthink.engines.openai.context import CHAT, Context, estimate
-from asyncthink.engines.openai.pieces import Counts, Piece
+from asyncthink.engines.openai.pieces import Counts, Piece, one_line
 from asyncthink.engines.openai.retry import Trouble
 from asyncthink.engines.openai.server import Reply, Server
 from asyncthink.errors import ContextFullError
@@ -18,6 +19,7 @@ from asyncthink.errors import ContextFullError
 if TYPE_CHECKING:
     from asyncthink.engines.openai.engine import OpenAIEngine
 
+_LOG = logging.getLogger(__name__)
 ANY_NUMBER = 1_000_000
 """From here on a token limit is none: the server is left to its own."""
 COMPLETION = 2048
@@ -160,8 +162,8 @@ class Decoding:
         if self._over:
             request.count(piece)
             return
-        if piece.finish:
-            request.finish = piece.finish
+        request.finish = piece.finish or request.finish
+        request.refusal += piece.refusal
         chunks = self._context.chunks(piece, request.count(piece))
         if piece.reasoning:
             chunks.insert(0, request.reasoned(piece))
@@ -187,8 +189,8 @@ class Decoding:
             self._unexplained = 0 if request.arrived else self._unexplained + 1
             if self._unexplained < UNEXPLAINED:
                 raise Trouble("the reply ended without a reason", transient=True)
-        if request.finish == "content_filter":
-            raise Trouble("the server's content filter stopped the text", transient=False)
+        if why := request.ended_badly():
+            raise Trouble(why, transient=False)
         if request.finish not in _CUT_SHORT:
             self._over = True
         elif request.filled(self._session.engine.capabilities.context):
@@ -258,7 +260,11 @@ class Decoding:
             return
         if trouble.unreachable and self._failures >= 2:
             session.move()
-        await anyio.sleep(retries.wait(self._failures, asked))
+        wait = retries.wait(self._failures, asked)
+        if self._failures > 1:
+            failing = engine.error(session.server, message)
+            _LOG.warning("%s: try %d of %d in %.1f s", failing, self._failures + 1, retries.attempts, wait)
+        await anyio.sleep(wait)
 
 
 class _Request:
@@ -286,6 +292,7 @@ class _Request:
             self.body |= {"stop": list(stops), **engine.dialect.keep_stop}
         self.body = engine.learned.fit(self.body | dict(engine.extra_body))
         self.finish: str | None = None
+        self.refusal = ""
         self.arrived = 0
         """Tokens delivered."""
         self._each_event = engine.dialect.usage_each_event
@@ -331,6 +338,16 @@ class _Request:
     def decoded(self) -> int:
         """Tokens it came to, by the server's count where that is higher."""
         return max(self.arrived, self._output)
+
+    def ended_badly(self) -> str | None:
+        """Return why the text ended that nobody can go on from."""
+        if self.refusal:
+            return f"the model refused: {one_line(self.refusal)}"
+        if self.finish == "content_filter":
+            return "the server's content filter stopped the text"
+        if self.finish in ("tool_calls", "function_call"):
+            return "the model called a tool, and was given none"
+        return None
 
     def filled(self, window: int | None) -> bool:
         """Whether the model has read and written as many tokens as it can."""
