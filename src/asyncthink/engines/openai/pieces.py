@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -42,54 +42,53 @@ class Piece:
 
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
-    reasoning_content: msgspec.Raw = msgspec.Raw()
-    reasoning: msgspec.Raw = msgspec.Raw()
-    thinking: msgspec.Raw = msgspec.Raw()
-    refusal: msgspec.Raw = msgspec.Raw()
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    thinking: None = None
+    refusal: None = None
 
 
 class _Logprobs(msgspec.Struct, gc=False):
-    token_logprobs: list[float] | None = None
-    content: msgspec.Raw = msgspec.Raw()
+    token_logprobs: list[float]
+    content: None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = 0
     delta: _Delta | None = None
     text: str | None = None
-    message: msgspec.Raw = msgspec.Raw()
+    message: None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
-    matched_stop: msgspec.Raw = msgspec.Raw()
+    matched_stop: None = None
     token_ids: list[int] | None = None
     logprobs: _Logprobs | None = None
-    usage: msgspec.Raw = msgspec.Raw()
+    usage: None = None
 
 
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
-    completion_tokens_details: msgspec.Raw = msgspec.Raw()
-    input_tokens_details: msgspec.Raw = msgspec.Raw()
-    output_tokens_details: msgspec.Raw = msgspec.Raw()
-    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
-    reasoning_tokens: msgspec.Raw = msgspec.Raw()
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    completion_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    prompt_tokens_details: None = None
+    completion_tokens_details: None = None
+    input_tokens_details: None = None
+    output_tokens_details: None = None
+    prompt_cache_hit_tokens: None = None
+    reasoning_tokens: None = None
 
 
 class _Event(msgspec.Struct, gc=False):
-    """The usual shape; whatever else has a meaning sends an event the long way."""
+    """The usual shape. What has a meaning of its own must be null here: else the event is read the long way."""
 
     choices: list[_Choice]
     usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw()
-    x_groq: msgspec.Raw = msgspec.Raw()
-    timings: msgspec.Raw = msgspec.Raw()
+    error: None = None
+    x_groq: None = None
+    timings: None = None
 
 
 _JSON = msgspec.json.Decoder()
 _USUAL = msgspec.json.Decoder(_Event)
-_NOTHING = (b"", b"null")
 
 
 def read(data: bytes) -> Piece:
@@ -107,48 +106,27 @@ def read(data: bytes) -> Piece:
 
 def _usual(event: _Event) -> Piece | None:
     """Return what an event of the usual shape says; None for any other. Nine events of ten end here."""
-    if not _none(event.error, event.x_groq, event.timings):
-        return None
     piece = Piece()
     if event.choices:
         choice = event.choices[0]
-        delta, logprobs = choice.delta, choice.logprobs
-        if choice.index or not _none(choice.message, choice.matched_stop, choice.usage):
-            return None
-        if delta and choice.text:
+        delta = choice.delta
+        if choice.index or (delta and choice.text):
             return None
         if delta is None:
             piece.text = choice.text or ""
-        elif _none(delta.reasoning_content, delta.reasoning, delta.thinking, delta.refusal):
-            piece.text = delta.content or ""
         else:
-            return None
+            piece.text = delta.content or ""
+            piece.reasoning = delta.reasoning_content or delta.reasoning or ""
         piece.finish = choice.finish_reason or None
         if isinstance(choice.stop_reason, str):
             piece.stop = choice.stop_reason
         if choice.token_ids is not None:
             piece.token_ids = _numbers(choice.token_ids)
-        if logprobs is not None:
-            if logprobs.token_logprobs is None or not _none(logprobs.content):
-                return None
-            piece.logprobs = _reals(logprobs.token_logprobs)
-    usage = event.usage
-    if usage is not None:
-        if not _none(usage.prompt_tokens_details, usage.completion_tokens_details):
-            return None
-        if not _none(usage.prompt_cache_hit_tokens, usage.reasoning_tokens):
-            return None
-        if not _none(usage.input_tokens_details, usage.output_tokens_details):
-            return None
-        sent, decoded = usage.prompt_tokens, usage.completion_tokens
-        if sent is None or decoded is None or sent < 0 or decoded < 0:
-            return None
-        piece.counts = Counts(input=sent, output=decoded)
+        if choice.logprobs is not None:
+            piece.logprobs = _reals(choice.logprobs.token_logprobs)
+    if (usage := event.usage) is not None:
+        piece.counts = Counts(input=usage.prompt_tokens, output=usage.completion_tokens)
     return piece
-
-
-def _none(*fields: msgspec.Raw) -> bool:
-    return all(not field or field in _NOTHING for field in fields)
 
 
 def _read_any(data: bytes) -> Piece:
