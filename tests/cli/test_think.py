@@ -54,7 +54,7 @@ def test_values_worked_out_by_hand(
 def check(shown: dict[str, Any]) -> None:
     """The score is the exact check's, and everything that is promised is there."""
     problem = CountdownProblem(numbers=(1, 2, 3, 8), target=24, wanted=4)
-    assert set(shown) == {"answer", "score", "stop_reason", "format_errors", "metrics"}
+    assert set(shown) == {"answer", "score", "stop_reason", "cause", "format_errors", "metrics"}
     assert set(shown["metrics"]) >= METRICS
     assert shown["score"] == Countdown().check(problem, shown["answer"]).value
     assert shown["stop_reason"] == "answer"

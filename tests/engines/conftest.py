@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # `engine_worlds` is shared by this folder's tests
 
-from engine_worlds import SCRIPT, write_checkpoint
+from engine_worlds import SCRIPT, THIRD_PARTY, write_checkpoint
 from fault_server.control import FaultServer
 from remote_worlds import FAST
 
@@ -56,8 +56,6 @@ REMOTE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "openai-ids": ({"prompt_tail": "\n", "worker_mark": "Solve"}, {}),
 }
 """Each way to speak with a server: configuration of the server, arguments of the engine."""
-THIRD_PARTY = "ASYNCTHINK_TEST_SERVER"
-"""JSON with the arguments of `OpenAIEngine` for a server that somebody else wrote; see docs/servers.md."""
 
 
 @pytest.fixture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.training.vocabulary import build_tokenizer
 
+THIRD_PARTY = "ASYNCTHINK_TEST_SERVER"
+"""Environment variable: JSON with the arguments of `OpenAIEngine` for a server that somebody else wrote."""
+PATIENCE = 120 if THIRD_PARTY in os.environ else 10
+"""Seconds after which a test is taken to hang."""
 GREEDY = Sampling(temperature=0.0)
 TEMPLATES = {"organizer": "{{ query }}\nAgents: {{ capacity }}\n", "worker": "Solve {{ query }}\n"}
 SCRIPT: dict[str, Any] = {
@@ -78,6 +83,12 @@ async def collect(
 
 def text_of(chunks: Sequence[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
+
+
+def is_about(chunks: Sequence[Chunk], n_tokens: int) -> bool:
+    """Whether chunks are as many tokens: exactly, where they were counted exactly."""
+    counted = sum(chunk.n_tokens for chunk in chunks)
+    return counted == n_tokens if all(chunk.exact for chunk in chunks) else 0 < counted <= n_tokens
 
 
 def ids_of(chunks: Sequence[Chunk]) -> list[int]:

@@ -78,7 +78,7 @@ def test_openai_itself_needs_a_key() -> None:
         ("http://", "no address such as"),
         ("http://[::1", "makes no sense"),
         ("http://x:99999/v1", "makes no sense"),
-        (f"http://me:{KEY}@x/v1", "more than an address: give a key by OPENAI_API_KEY"),
+        (f"http://me:{KEY}@x/v1", "more than an address: a key is given by OPENAI_API_KEY"),
         (f"http://x/v1?key={KEY}", "more than an address"),
         (" , ", "is empty"),
     ],
@@ -96,7 +96,7 @@ def test_an_address_that_makes_no_sense(address: str, said: str) -> None:
         ({"api": "responses"}, "unknown api 'responses'"),
         ({"continuation": "plane"}, "did you mean 'plain'"),
         ({"max_concurrency": 0}, "max_concurrency must be 1 or more"),
-        ({"key": "two words"}, "OPENAI_API_KEY holds blanks"),
+        ({"key": "two words"}, "the key holds blanks or letters that no key has: see OPENAI_API_KEY"),
         ({"tokenizer": "/nowhere"}, "no checkpoint folder"),
     ],
 )

@@ -60,7 +60,8 @@ async def _ask_servers(name: str, server: Mapping[str, Any]) -> None:
         for each in engine.servers:
             _line(True, "server", each.url)
         for finding in await probe(engine):
-            sys.stdout.write(f"{_MARKS[finding.works]}  {finding.name}: {finding.detail}\n")
+            detail = finding.detail.replace("; ", "\n        ")
+            sys.stdout.write(f"{_MARKS[finding.works]}  {finding.name}: {detail}\n")
 
 
 async def _try_model(name: str, server: Mapping[str, Any]) -> str:

@@ -234,6 +234,7 @@ def _print(episode: Episode, score: Score | None, json: bool) -> None:
             "answer": episode.answer,
             "score": score.value if score else None,
             "stop_reason": episode.stop_reason,
+            "cause": episode.cause,
             "format_errors": episode.format_errors,
             "metrics": metrics,
         }

@@ -59,6 +59,10 @@ class Metrics(Value, frozen=True, kw_only=True):
     """Requests to a server, retries included [D]."""
     retries: int = 0
     """Of these, the ones that repeated a failed one [D]."""
+    input_tokens: int = 0
+    """Tokens sent to a server, the prefix of every resumed request included [D]."""
+    cached_tokens: int = 0
+    """Of these, tokens that the server had in its cache [D]."""
     cost: float | None = None
     """In the price table's currency; None without a table [D]."""
 
@@ -91,5 +95,7 @@ def measure(episode: Episode) -> Metrics:
         exact=all(one.exact for _, one in segments),
         requests=sum(usage.requests for usage in usages),
         retries=sum(usage.retries for usage in usages),
+        input_tokens=sum(usage.input_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
         cost=sum(costs) if costs else None,
     )

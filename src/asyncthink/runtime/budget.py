@@ -138,7 +138,10 @@ class Allowance:
         if limits.max_cost is not None and self.meter.price is not None:
             request = self.meter.price.of_input(self.length) if self.resending else 0.0
             room = self.meter.price.affordable(limits.max_cost - self.meter.cost - request)
-            rest = min(rest, (room, f"the limit of {limits.max_cost:g} for all requests is reached"))
+            spent = f"the limit of {limits.max_cost:g} for all requests is reached"
+            if request and self.meter.cost < limits.max_cost:
+                spent = f"the next request costs more than is left of the limit of {limits.max_cost:g}"
+            rest = min(rest, (room, spent))
         return rest
 
     def spend(self, n_tokens: int) -> None:

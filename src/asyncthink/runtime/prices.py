@@ -9,7 +9,7 @@ output = 10.00
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import msgspec
@@ -67,8 +67,15 @@ def load_price(path: Path, model: str) -> Price:
         raise UsageError(f"{path}: no price table: {error}") from error
     name = model if model in table else model.partition(":")[2]
     if name not in table:
+        if "." in name:
+            raise UsageError(f'{path}: there is no table ["{name}"]; a name with a dot stands in quotes')
         raise UnknownNameError(f"model in {path}", name or model, table)
     try:
-        return msgspec.convert(table[name], Price)
+        found = msgspec.convert(table[name], dict[str, float])
+        if unknown := sorted(found.keys() - {each.name for each in fields(Price)}):
+            raise UnknownNameError(
+                f"price of {name} in {path}", unknown[0], [each.name for each in fields(Price)]
+            )
+        return msgspec.convert(found, Price)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {name}: {error}") from error

@@ -47,6 +47,7 @@ class OpenAIEngine:
         key: None: `OPENAI_API_KEY`.
         max_concurrency: requests at a time to each server; fewer where it asks for it (429).
         extra_body: fields added to every request.
+        extra_headers: headers added to every request, such as a gateway's own.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -65,6 +66,7 @@ class OpenAIEngine:
         retries: Retries | None = None,
         max_concurrency: int = 256,
         extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         if not model:
             raise UsageError("openai: needs the model's name at the server, as in openai:my-model")
@@ -84,7 +86,8 @@ class OpenAIEngine:
         self.servers: list[Server] = []
         self.profile = Profile()
         self._urls = _addresses(base_url or os.environ.get(BASE_URL) or HOSTED)
-        self._secret = _secret(os.environ.get(KEY, "") if key is None else key, self._urls)
+        self._secret = _secret((os.environ.get(KEY, "") if key is None else key).strip(), self._urls)
+        self._headers = {"User-Agent": "asyncthink", **(extra_headers or {})}
         self._continuation = continuation
         self._most = max_concurrency
         self._http: aiohttp.ClientSession | None = None
@@ -108,7 +111,7 @@ class OpenAIEngine:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.retries.connect),
             auto_decompress=False,
             trust_env=not loopback,
-            headers={"User-Agent": "asyncthink"},
+            headers=self._headers,
         )
         try:
             self._http = http
@@ -207,7 +210,10 @@ def _addresses(base_url: str | Sequence[str]) -> list[str]:
         except ValueError as error:
             raise UsageError(f"base_url makes no sense: {error}") from error
         if parts.username or parts.password or parts.query:
-            raise UsageError(f"base_url holds more than an address: give a key by {KEY}, not in it")
+            raise UsageError(
+                f"base_url holds more than an address: a key is given by {KEY}, other headers by extra_headers, "
+                "and a query is not supported"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"base_url {url!r} is no address such as http://127.0.0.1:8000/v1")
     return list(dict.fromkeys(urls))
@@ -217,7 +223,7 @@ def _secret(key: str, urls: Sequence[str]) -> Secret | None:
     if any(urlsplit(url).hostname == urlsplit(HOSTED).hostname for url in urls) and not key:
         raise UsageError(f"openai: needs a key: export {KEY}=..., or --base-url for another server")
     if not key.isascii() or any(each.isspace() for each in key):
-        raise UsageError(f"{KEY} holds blanks or letters that no key has")
+        raise UsageError(f"the key holds blanks or letters that no key has: see {KEY}")
     return Secret(key) if key else None
 
 

@@ -16,7 +16,7 @@ from asyncthink.engines.openai.dialect import DIALECTS, Dialect
 from asyncthink.engines.openai.pieces import read, trouble_of
 from asyncthink.engines.openai.retry import Trouble
 from asyncthink.engines.openai.server import Server
-from asyncthink.errors import EngineError, UnknownNameError
+from asyncthink.errors import EngineError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from asyncthink.engines.openai.tokens import Tokens
@@ -75,19 +75,24 @@ async def meet(servers: Sequence[Server], model: str, api: str, tokens: Tokens |
         UnknownNameError: the model is not there.
         EngineError: no server can be reached, they refuse the key, or lack what is needed.
     """
-    alive: list[Server] = []
-    listed: Model | None = None
-    failures: list[EngineError] = []
-    for server in servers:
+    lists: dict[Server, Model | None] = {}
+    failures: dict[Server, EngineError | UsageError] = {}
+
+    async def ask(server: Server) -> None:
         try:
-            listed = await _listed(server, model) or listed
-            alive.append(server)
-        except EngineError as error:
-            failures.append(error)
+            lists[server] = await _listed(server, model)
+        except (EngineError, UsageError) as error:
+            failures[server] = error
+
+    async with anyio.create_task_group() as group:
+        for server in servers:
+            group.start_soon(ask, server)
+    alive = [server for server in servers if server in lists]
     if not alive:
-        raise failures[0]
-    for error in failures:
+        raise failures[servers[0]]
+    for error in failures.values():
         _LOG.warning("left out: %s", error)
+    listed = next((lists[server] for server in alive if lists[server]), None)
     dialect = DIALECTS.get((listed and listed.owned_by) or "", Dialect())
     api = await _api(alive[0], model, api, prefer_completions=tokens is not None)
     if tokens is not None and api == "completions" and not dialect.token_ids:

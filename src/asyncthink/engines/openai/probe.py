@@ -133,7 +133,8 @@ class _Probe:
             if said.trouble
             else f"asked to go on from {_BEGUN!r} it wrote {said.text[:40]!r}"
         )
-        return Finding(name="prefix continuation", works=False, detail=detail)
+        told = False if said.trouble else None
+        return Finding(name="prefix continuation", works=told, detail=detail)
 
     async def _continued(self, way: Continuation) -> _Said:
         begun: dict[str, Any] = {"role": "assistant", "content": f"{_BEGUN} "}

@@ -27,6 +27,8 @@ _BODY_BYTES = 16 * 1024 * 1024
 """Bytes of any other whole body."""
 _LINGER = 2.0
 """Seconds for which a reply's end is awaited when its text is over."""
+_PATIENCE = 15.0
+"""Seconds that a request may take for which nothing, or one token, is decoded."""
 _TAIL = 0.05
 """Seconds for which the end of a reply is awaited behind its last event."""
 _LOOK = 1.0
@@ -143,7 +145,7 @@ class Server:
             while (pause := self._paused_until - anyio.current_time()) > 0:
                 await anyio.sleep(pause)
             reply.began = anyio.current_time()
-            await reply.open(await self._send("POST", route, body()))
+            await reply.open(await self._send("POST", route, body(), self.retries.idle))
         except BaseException as error:
             reply.close()
             if isinstance(error, Trouble):
@@ -164,7 +166,7 @@ class Server:
         return await self._whole("POST", route, body)
 
     async def _whole(self, method: str, route: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-        response = await self._send(method, route, body)
+        response = await self._send(method, route, body, min(self.retries.idle, _PATIENCE))
         try:
             if 300 <= response.status < 400:
                 raise await self.error_of(response)
@@ -176,7 +178,9 @@ class Server:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return response.status, None
 
-    async def _send(self, method: str, route: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
+    async def _send(
+        self, method: str, route: str, body: dict[str, Any] | None, within: float
+    ) -> aiohttp.ClientResponse:
         headers = {"Accept-Encoding": "identity", **(self._key.header() if self._key else {})}
         data = None
         if body is not None:
@@ -187,7 +191,7 @@ class Server:
         while True:
             try:
                 # The client's own read time-out costs a timer a read, and sees no trickle: see Reply.
-                with anyio.fail_after(self.retries.connect + self.retries.idle):
+                with anyio.fail_after(self.retries.connect + within):
                     return await self._http.request(
                         method, url, data=data, headers=headers, allow_redirects=False
                     )
