@@ -5,8 +5,8 @@
 
 Both send the same body and read the same text, one event a token, to its end: ours as agents do
 (`engine.open`, `session.decode`), theirs with `AsyncOpenAI` as its documentation shows it. A third side,
-the floor, sends the same requests with bare aiohttp and drops the bytes: what our own code costs is the
-difference. Only the client's process is counted, user and system.
+the floor, sends the same requests with bare aiohttp and drops the bytes: where all take equally many reads
+(`--delay 0.03`), the difference is what our own code costs. Only the client's process is counted, user and system.
 
 The server is the tests' own, in a process of its own, without faults; it writes each event by itself, as
 vLLM, SGLang and llama.cpp do (`--burst 4` is like one behind proxies and TLS, which put several into one packet).

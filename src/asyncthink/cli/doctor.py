@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from asyncthink.cli.options import API, BASE_URL, CONTINUATION, TOKENIZER, one_line_errors, option
-from asyncthink.errors import AsyncThinkError
+from asyncthink.errors import AsyncThinkError, EngineError
 from asyncthink.extras import EXTRAS, mend, missing
 
 _MARKS = {True: "yes ", False: "no  ", None: "?   "}
@@ -66,6 +66,8 @@ async def _ask_servers(name: str, server: Mapping[str, Any]) -> None:
 
 async def _try_model(name: str, server: Mapping[str, Any]) -> str:
     from asyncthink.engines.models import load_engine
+    from asyncthink.episodes.metrics import measure
+    from asyncthink.episodes.record import StopReason
     from asyncthink.runtime.budget import Limits
     from asyncthink.runtime.think import Organization
     from asyncthink.tasks import Split, get_task
@@ -77,7 +79,9 @@ async def _try_model(name: str, server: Mapping[str, Any]) -> str:
     query = task.prompt(task.problem(Split.DEV, 0, 0))
     async with Organization(engine, limits=Limits(max_tokens=64)) as organization:
         episode = await organization.think(query)
-    tokens = sum(segment.n_tokens for trace in episode.traces for segment in trace.segments)
+    if episode.stop_reason is StopReason.ENGINE_ERROR:
+        raise EngineError(episode.cause or "the engine failed")
+    tokens = measure(episode).decoded_tokens
     can = engine.capabilities
     abilities = [name for name in ("token_ids", "streaming", "continues", "aborts") if getattr(can, name)]
     known = ", ".join(engine.profile.tasks) if engine.profile.tasks else "any question"

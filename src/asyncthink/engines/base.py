@@ -71,8 +71,6 @@ class Capabilities:
     """It yields text as it is decoded, so that its user can cut it; else it is given stop strings."""
     continues: bool
     """It goes on from its own text after an insertion, without a new turn."""
-    max_stops: int | None = None
-    """How many stop strings it takes; None: any number."""
     aborts: bool = True
     """Leaving a decode block frees the request at once."""
     lockstep: bool = False

@@ -114,7 +114,9 @@ class Agent:
         while resumed and self.allowance.left() > 0:
             stops = tags.STREAMED_STOPS if watched else self.parser.stops
             text = ""
-            async with self.session.decode(stops, self.allowance.left(), self.stage.sampling) as chunks:
+            left = self.allowance.left()
+            self._reserve()
+            async with self.session.decode(stops, left, self.stage.sampling) as chunks:
                 self.allowance.resending = False
                 async for chunk in chunks:
                     if self.allowance.left() <= 0:
@@ -156,6 +158,14 @@ class Agent:
         self.parser.reopen()
         self._reminder = None
         return True
+
+    def _reserve(self) -> None:
+        """Charge what sending the context will cost, before siblings count on the same money."""
+        meter = self.stage.meter
+        if meter.price is not None and self.session.usage is not None:
+            cost = meter.price.of_input(self.allowance.length)
+            meter.charge(cost)
+            self._cost += cost
 
     def _settle(self) -> None:
         """Charge what the session's requests have cost since this was last done."""
@@ -215,6 +225,7 @@ class Agent:
 
     def failed(self, error: EngineError) -> Result:
         """Say how a text ended that its engine ended; a full context is a budget like any other."""
+        self._settle()
         full = isinstance(error, ContextFullError)
         return self.result(Outcome.BUDGET if full else Outcome.ENGINE_ERROR, cause=str(error))
 

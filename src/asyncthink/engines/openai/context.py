@@ -153,9 +153,12 @@ class ChatContext(Context):
 
     def request(self) -> dict[str, Any]:
         """See `Context`."""
-        messages: list[dict[str, Any]] = [
-            {"role": role, "content": str(content)} for role, content in self._messages
-        ]
+        messages: list[dict[str, Any]] = []
+        for role, content in self._messages:
+            if messages and messages[-1]["role"] == role:  # strict templates want turns to alternate
+                messages[-1]["content"] += f"\n{content}"
+            else:
+                messages.append({"role": role, "content": str(content)})
         body: dict[str, Any] = {"messages": messages}
         if not self._learned.system_role and messages[0]["role"] == "system":
             first = messages.pop(0)

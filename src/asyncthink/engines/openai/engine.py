@@ -103,6 +103,8 @@ class OpenAIEngine:
             UsageError: the model is not there (the server's own list is shown), or another event loop runs.
             EngineError: a server cannot be reached, refuses the key, or lacks what is needed.
         """
+        if self._http is not None:
+            raise UsageError("the engine is open already")
         if sniffio.current_async_library() != "asyncio":
             raise UsageError("openai: models run under asyncio, not under trio")
         loopback = all(_is_loopback(url) for url in self._urls)
@@ -118,6 +120,7 @@ class OpenAIEngine:
             servers = [Server(url, http, self._secret, self.retries, self._most) for url in self._urls]
             found = await meet(servers, self.model, self._asked_api, self._tokens)
         except BaseException:
+            self._http = None
             await http.close()
             raise
         self.servers, self.api, self.dialect = found.servers, found.api, found.dialect
@@ -144,7 +147,7 @@ class OpenAIEngine:
         """
         if not self.servers:
             raise UsageError("the engine is not open: use it in 'async with'")
-        server = min(self.servers, key=lambda each: each.agents)
+        server = min(self.servers, key=Server.preference)
         return RemoteSession(self, server, self._context(messages, role, capacity), path)
 
     def _context(self, messages: Sequence[Message], role: str, capacity: int) -> Context:
@@ -160,9 +163,9 @@ class OpenAIEngine:
         return ChatContext(messages, self.dialect, self.learned)
 
     def another(self, server: Server) -> Server:
-        """Return another server of the same model, the one with the fewest agents; the same if it is the only one."""
-        others = [each for each in self.servers if each is not server]
-        return min(others, key=lambda each: each.agents, default=server)
+        """Return another server of the same model that has not failed lately; the same if there is none."""
+        others = [each for each in self.servers if each is not server and not each.failed_lately]
+        return min(others, key=Server.preference, default=server)
 
     def learn(self, trouble: Trouble, body: Mapping[str, Any]) -> bool:
         """Take note of a parameter that a server refuses; say whether the request is worth another try."""
@@ -186,7 +189,6 @@ class OpenAIEngine:
             token_ids=ids,
             streaming=True,
             continues=self._continues(),
-            max_stops=None if self.dialect.keep_stop else 0,
             context=context,
         )
 

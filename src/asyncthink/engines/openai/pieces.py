@@ -35,8 +35,6 @@ class Piece:
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     finish: str | None = None
-    stop: str | None = None
-    """The stop string that ended the text, where the server says so."""
     counts: Counts | None = None
 
 
@@ -59,8 +57,6 @@ class _Choice(msgspec.Struct, gc=False):
     text: str | None = None
     message: None = None
     finish_reason: str | None = None
-    stop_reason: str | int | None = None
-    matched_stop: None = None
     token_ids: list[int] | None = None
     logprobs: _Logprobs | None = None
     usage: None = None
@@ -118,8 +114,6 @@ def _usual(event: _Event) -> Piece | None:
             piece.text = delta.content or ""
             piece.reasoning = delta.reasoning_content or delta.reasoning or ""
         piece.finish = choice.finish_reason or None
-        if isinstance(choice.stop_reason, str):
-            piece.stop = choice.stop_reason
         if choice.token_ids is not None:
             piece.token_ids = _numbers(choice.token_ids)
         if choice.logprobs is not None:
@@ -168,9 +162,8 @@ def _choice(piece: Piece, choice: dict[str, Any]) -> None:
         piece.logprobs = _logprobs(logprobs)
         if piece.token_ids is None:
             piece.token_ids = _ids_of(logprobs)
-    finish, stop = choice.get("finish_reason"), choice.get("stop_reason", choice.get("matched_stop"))
+    finish = choice.get("finish_reason")
     piece.finish = finish if isinstance(finish, str) and finish else None
-    piece.stop = stop if isinstance(stop, str) else None
 
 
 def _logprobs(found: dict[str, Any]) -> tuple[float, ...] | None:
@@ -257,11 +250,12 @@ def trouble_of(body: Any, status: int | None, asked: float | None = None) -> Tro
 
 
 _FULL = re.compile(
+    r"max_(completion_)?tokens\b.{0,60}(too large|at most|exceed|greater)|supports at most|"
     r"context_length_exceeded|exceed_context_size|maximum context length|exceeds? the (available )?context|"
     r"context (window|length) exceeded",
     re.I,
 )
-"""How servers say that a request has more tokens than the model can read."""
+"""How servers say that a request has, or asks for, more tokens than the model can take."""
 _STATUS_OF = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,

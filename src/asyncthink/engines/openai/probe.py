@@ -49,7 +49,10 @@ async def probe(engine: OpenAIEngine) -> list[Finding]:
     """
     probing = _Probe(engine)
     found = [finding async for finding in probing.findings()]
-    return [*found, Finding(name="what follows", works=True, detail="; ".join(_consequences(engine)))]
+    follows = list(_consequences(engine))
+    if probing.continues and not engine.capabilities.continues:
+        follows.append(f"--continuation {probing.continues[0]} would put a result into the model's own text")
+    return [*found, Finding(name="what follows", works=True, detail="; ".join(follows))]
 
 
 class _Probe:
@@ -57,6 +60,8 @@ class _Probe:
         self._engine = engine
         self._server = engine.servers[0]
         self._thinks_aloud = False
+        self.continues: list[str] = []
+        """Ways in which the model went on from its own text."""
 
     async def findings(self) -> AsyncIterator[Finding]:
         routes = [route for route in (CHAT, COMPLETIONS) if await self._has(route)]
@@ -125,6 +130,7 @@ class _Probe:
             said = await self._continued(way)
             if not said.trouble and said.text.strip().lower().startswith(_NEXT):
                 works.append(way)
+        self.continues = works
         if works:
             return Finding(name="prefix continuation", works=True, detail=", ".join(works))
         said = await self._continued(Continuation.FLAGS)

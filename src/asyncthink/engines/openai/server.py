@@ -27,6 +27,8 @@ _BODY_BYTES = 16 * 1024 * 1024
 """Bytes of any other whole body."""
 _LINGER = 2.0
 """Seconds for which a reply's end is awaited when its text is over."""
+_FAILED_LATELY = 30.0
+"""Seconds for which a server that did not answer gets no new agents, where others do."""
 _PATIENCE = 15.0
 """Seconds that a request may take for which nothing, or one token, is decoded."""
 _TAIL = 0.05
@@ -119,12 +121,23 @@ class Server:
         self.url = url.rstrip("/")
         self.agents = 0
         """Sessions that stay with it."""
+        self.failed_at = -_FAILED_LATELY
+        """When it last did not answer at all."""
         self.retries = retries
         self._http, self._key, self._most = http, key, most
         self._gate = Gate(most)
         self._paused_until = 0.0
         self._halved_at = -1.0
         self._good = 0
+
+    @property
+    def failed_lately(self) -> bool:
+        """Whether it is better left alone for a while."""
+        return anyio.current_time() - self.failed_at < _FAILED_LATELY
+
+    def preference(self) -> tuple[bool, int]:
+        """Return what is least for the server that a new agent goes to."""
+        return self.failed_lately, self.agents
 
     @property
     def at_a_time(self) -> int:
@@ -195,8 +208,10 @@ class Server:
                     return await self._http.request(
                         method, url, data=data, headers=headers, allow_redirects=False
                     )
+            except RuntimeError as error:
+                raise Trouble("the engine was closed", transient=False) from error
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                if again and isinstance(error, aiohttp.ServerDisconnectedError):
+                if again and _broke(error):
                     again = False  # an idle connection that was just being closed: another one, at once
                     continue
                 # The original may hold the request's headers: it goes no further.
@@ -451,6 +466,13 @@ class Reply:
             else:
                 self._response.close()
         self._server.release(good=self._finished)
+
+
+def _broke(error: Exception) -> bool:
+    """Whether a connection that was there broke; one that could not be made is another matter."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
 
 
 def _meaning(error: Exception, retries: Retries) -> str:

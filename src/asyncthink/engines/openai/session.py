@@ -41,6 +41,8 @@ class RemoteSession:
         self.usage = Usage()
         self.scale = 1.0
         """Tokens that the server counts for each that is estimated of the context."""
+        self.most: int | None = None
+        """Tokens to ask for at a time, once a server found a request too large."""
         self._closed = False
         server.agents += 1
 
@@ -77,13 +79,15 @@ class RemoteSession:
             self._closed = True
             self.server.agents -= 1
 
-    def move(self) -> None:
-        """Go to another server of the same model, if there is one: this one does not answer."""
+    def move(self) -> bool:
+        """Go to another server of the same model that answers; say whether there is one."""
         other = self.engine.another(self.server)
-        if not self._closed and other is not self.server:
-            self.server.agents -= 1
-            other.agents += 1
-            self.server = other
+        if self._closed or other is self.server:
+            return False
+        self.server.agents -= 1
+        other.agents += 1
+        self.server = other
+        return True
 
 
 class Decoding:
@@ -252,19 +256,31 @@ class Decoding:
             message += f"; given up after {self._failures} attempts"
             useless = True
         self._repeats = True
+        if trouble.full and self._ask_for_less():
+            return
         if trouble.full:
             raise ContextFullError(f"the model's context is full: {message}")
         if useless:
             raise engine.error(session.server, message, transient=trouble.transient)
         if learned:
             return
-        if trouble.unreachable and self._failures >= 2:
-            session.move()
+        if trouble.unreachable:
+            session.server.failed_at = anyio.current_time()
+            if session.move():
+                return
         wait = retries.wait(self._failures, asked)
         if self._failures > 1:
             failing = engine.error(session.server, message)
             _LOG.warning("%s: try %d of %d in %.1f s", failing, self._failures + 1, retries.attempts, wait)
         await anyio.sleep(wait)
+
+    def _ask_for_less(self) -> bool:
+        """Ask for fewer tokens at a time; say whether that may help where a request was too large."""
+        request, most = self._request, self._session.most
+        if request is None or request.limit is None or request.limit <= SMALLEST:
+            return False
+        self._session.most = max(SMALLEST, min(most or request.limit, request.limit) // 4)
+        return True
 
 
 class _Request:
@@ -388,6 +404,8 @@ class _Request:
 
 def _limit(max_tokens: int, window: int | None, session: RemoteSession) -> int | None:
     """Return how many tokens to ask for; None: as many as the server gives."""
+    if session.most is not None:
+        return min(max_tokens, session.most)
     if session.engine.capabilities.token_ids:
         return min(max_tokens, COMPLETION if window is None else max(1, window - session.context.n_tokens()))
     # Servers refuse more than fits, and how much does is an estimate.

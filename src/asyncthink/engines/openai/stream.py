@@ -114,6 +114,8 @@ class _Order:
         self._seen: dict[int, int] = {}
         """Number -> hash of what came under it, of the last few."""
         self._numbered = True
+        self._counts = False
+        """Two events followed each other by one: it is a count, and a gap in it a loss."""
 
     def take(self, label: bytes, data: bytes) -> list[bytes]:
         if not (self._numbered and label.isdigit() and len(label) < 16):
@@ -122,26 +124,37 @@ class _Order:
         known = self._seen.get(number)
         if known is not None and known != hash(data):
             return self._give_up(data)
-        if known is not None or (self._next is not None and number < self._next - WINDOW):
+        if known is not None:
             return []
+        if self._next is not None and number < self._next:
+            if not self._counts:
+                return self._give_up(data)
+            if number < self._next - WINDOW:
+                return []  # repeated after it was forgotten
+            raise Trouble(f"event {number} of the reply came too late", transient=True)
         self._seen[number] = hash(data)
         self._seen.pop(number - 4 * WINDOW, None)
         self._held[number] = data
         if self._next is None and number > 0 and len(self._held) < WINDOW // 4:
             return []  # numbers may begin anywhere: see whether a smaller one was overtaken
-        return self._released()
+        found = self._released()
+        if len(self._held) <= WINDOW:
+            return found
+        if self._counts:
+            raise Trouble(f"event {self._next} of the reply is missing", transient=True)
+        return found + self._give_up()
 
     def pass_by(self, data: bytes) -> list[bytes]:
         """Let an event without a number through, behind those that wait at the start."""
         held = self._released() if self._held and self._next is None else []
         return [*held, data]
 
-    def _give_up(self, data: bytes) -> list[bytes]:
-        """The same number for different events: it is no number."""
+    def _give_up(self, *data: bytes) -> list[bytes]:
+        """Go on without numbers: they are those of a clock, or the same for different events."""
         self._numbered = False
         held = [self._held[number] for number in sorted(self._held)]
         self._held = {}
-        return [*held, data]
+        return [*held, *data]
 
     def _released(self) -> list[bytes]:
         if self._next is None:
@@ -150,16 +163,15 @@ class _Order:
         while self._next in self._held:
             found.append(self._held.pop(self._next))
             self._next += 1
-        if len(self._held) > WINDOW:
-            raise Trouble(f"event {self._next} of the reply is missing", transient=True)
+        self._counts = self._counts or len(found) > 1 or (bool(found) and self._next - 2 in self._seen)
         return found
 
     def close(self) -> list[bytes]:
         """Return what waited at the start of a short stream."""
         found = self._released() if self._held and self._next is None else []
-        if self._held:
+        if self._held and self._counts:
             raise Trouble("an event of the reply is missing", transient=True)
-        return found
+        return found + self._give_up()
 
 
 class Unpacker:
