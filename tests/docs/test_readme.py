@@ -58,6 +58,9 @@ def figures() -> list[str]:
         f"{max(clock['ratios']):.3f}x",
         f"{last['episodes']:,} episodes: {last['cpu_seconds']:.1f} s CPU, {last['peak_mib']:.0f} MiB",
         f"{result('startup')['ratio']:.1f}x",
+        " and ".join(
+            f"{row['our_share']:.2f}x" for row in result("openai_client")["rows"] if row["api"] == "chat"
+        ),
     ]
 
 

@@ -77,16 +77,11 @@ async def meet(servers: Sequence[Server], model: str, api: str, tokens: Tokens |
     """
     lists: dict[Server, Model | None] = {}
     failures: dict[Server, EngineError | UsageError] = {}
-
-    async def ask(server: Server) -> None:
+    for server in servers:
         try:
             lists[server] = await _listed(server, model)
         except (EngineError, UsageError) as error:
             failures[server] = error
-
-    async with anyio.create_task_group() as group:
-        for server in servers:
-            group.start_soon(ask, server)
     alive = [server for server in servers if server in lists]
     if not alive:
         raise failures[servers[0]]
