@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 def option(name: str, text: str, **settings: Any) -> Any:
     """Return an option; `--max-tokens` is also set by ASYNCTHINK_MAX_TOKENS."""
-    variable = "ASYNCTHINK_" + name.lstrip("-").upper().replace("-", "_")
+    variable = "ASYNCTHINK_" + name.partition("/")[0].lstrip("-").upper().replace("-", "_")
     return typer.Option(name, envvar=variable, show_envvar=False, help=text, **settings)
 
 

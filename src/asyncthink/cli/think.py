@@ -76,6 +76,12 @@ def think_command(
     prompts: Annotated[
         str | None, option("--prompts", "Prompts (TOML) for untrained models: see `asyncthink prompts`.")
     ] = None,
+    reminders: Annotated[
+        bool | None,
+        option(
+            "--reminders/--no-reminders", "Ask once for a forgotten last tag. [default: untrained models]"
+        ),
+    ] = None,
     output: Annotated[
         str | None, option("--output", "Run directory to which the episode is appended.")
     ] = None,
@@ -122,6 +128,7 @@ def think_command(
         top_p=top_p,
         prompts=load_prompts(Path(prompts)) if prompts else None,
         price=load_price(Path(prices), model) if prices else None,
+        reminders=reminders,
     )
     settings = {
         "command": "think",
@@ -129,6 +136,7 @@ def think_command(
         **server,
         "prompts": prompts,
         "prices": prices,
+        "reminders": reminders,
         "method": method,
         "capacity": capacity,
         "seed": seed,
