@@ -232,6 +232,18 @@ async def test_unknown_parameters_are_left_out_once_refused(
     assert "include_stop_str_in_output" not in bodies[-1]
 
 
+@pytest.mark.parametrize("mode", ["text", "turns"])
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 11, 40])
+async def test_what_stands_past_a_join_never_belonged_to_the_context(
+    server: FaultServer, size: int, mode: str
+) -> None:
+    """Events end anywhere, also behind a join: the server checks what it is sent next."""
+    episode = await think_at(server, mode, {"pieces": size})
+    assert (episode.answer, episode.format_errors) == ("48", [])
+    assert decoded(episode) == SCRIPT["organizer"]
+    assert server.stats()["mismatches"] == []
+
+
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 async def test_reasoning_costs_and_is_never_read(server: FaultServer, field: str) -> None:
     told = "<ANSWER>no</ANSWER> and <FORK-9>nothing</FORK-9>"
@@ -356,6 +368,24 @@ async def test_costs_by_hand_and_their_limit(server: FaultServer) -> None:
     assert (episode.stop_reason, episode.answer) == (StopReason.BUDGET, None)
     assert episode.cause == "the limit of 15 for all requests is reached"
     assert [(each.limit, each.of) for each in told if isinstance(each, Neared)] == [("max_cost", 15)]
+
+
+async def test_requests_that_start_together_do_not_count_on_the_same_money(server: FaultServer) -> None:
+    forks = "".join(f"<FORK-{i}>a</FORK-{i}>" for i in range(1, 9))
+    script = {
+        "organizer": forks + "".join(f"<JOIN-{i}>" for i in range(1, 9)) + "<ANSWER>1</ANSWER>",
+        "workers": {"a": "<RETURN>1</RETURN>"},
+    }
+    engine = engine_at(server, "flags", {"script": script, "pieces": 1000})  # all forks in one event
+    price = Price(input=1000, output=0)
+    async with Organization(engine, capacity=9, price=price) as organization:
+        whole = measure(await organization.think(QUERY)).cost or 0
+    for percent in range(20, 60, 5):
+        limits = Limits(max_cost=whole * percent / 100)
+        async with Organization(engine, capacity=9, price=price, limits=limits) as organization:
+            episode = await organization.think(QUERY)
+        assert episode.stop_reason is StopReason.BUDGET
+        assert 0 < (measure(episode).cost or 0) <= 1.02 * whole * percent / 100  # an estimate is reserved
 
 
 async def test_a_request_that_cannot_be_paid_is_not_made(server: FaultServer) -> None:

@@ -224,9 +224,14 @@ class Decoding:
 
     def _stopped(self, text: str) -> bool:
         """Whether a stop string is complete with this text."""
+        if not self._stops:
+            return False
         seen = self._tail + text
         self._tail = seen[-self._reach :] if self._reach else ""
-        return any(stop in seen for stop in self._stops)
+        for stop in self._stops:  # noqa: SIM110 (asked at every token)
+            if stop in seen:
+                return True
+        return False
 
     def _drop(self) -> None:
         if self._reply is not None:

@@ -61,6 +61,8 @@ class EventReader:
 
     def _lines(self, data: bytes) -> list[bytes]:
         """Return the lines that are now whole; CR at the end may be half of CRLF, so it waits."""
+        if not self._rest and data.endswith(b"\n") and b"\r" not in data:
+            return data[:-1].split(b"\n")  # as nearly always
         if b"\n" not in data and b"\r" not in data and not self._rest.endswith(b"\r"):
             self._rest += data
             return []
