@@ -68,6 +68,17 @@ async def test_who_never_recovers_is_given_up(server: FaultServer, name: str) ->
     assert episode.traces[0].usage is not None and episode.traces[0].usage.retries == 3
 
 
+@pytest.mark.parametrize("name", ["reset_before_headers", "close_before_headers"])
+async def test_a_connection_that_was_just_being_closed_is_replaced_at_once(
+    server: FaultServer, name: str
+) -> None:
+    """Servers close idle connections when they like: that is no failure, and nobody waits for it."""
+    episode = await think_at(server, "flags", {"faults": {"name": name, "times": 1}})
+    assert episode.answer == "48"
+    assert [trace.usage and trace.usage.retries for trace in episode.traces] == [0, 0, 0]
+    assert server.stats()["by_fault"] == {name: 3}
+
+
 async def test_a_worker_that_fails_is_an_outcome_and_the_organizer_goes_on(server: FaultServer) -> None:
     """The workers' conversations break beyond repair; the organizer's text is long under way."""
     script = {
