@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from asyncthink.engines.openai.server import Gate
+from asyncthink.engines.openai.gate import Gate
 
 pytestmark = pytest.mark.anyio
 

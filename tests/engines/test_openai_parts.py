@@ -40,8 +40,10 @@ from asyncthink.engines.openai.context import (
 )
 from asyncthink.engines.openai.dialect import DIALECTS, Continuation, Dialect, Learned
 from asyncthink.engines.openai.pieces import LONGEST_MESSAGE, Counts, Piece, one_line, read, trouble_of
+from asyncthink.engines.openai.reply import Reply
 from asyncthink.engines.openai.retry import Retries, Trouble, retry_after
-from asyncthink.engines.openai.server import Reply, Secret, Server
+from asyncthink.engines.openai.secret import Secret
+from asyncthink.engines.openai.server import Server
 from asyncthink.engines.openai.stream import LARGEST_REPLY, LONGEST_EVENT, WINDOW, EventReader, Unpacker
 from asyncthink.engines.openai.tokens import TokenContext, Tokens
 

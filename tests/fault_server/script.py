@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from fault_server.config import Config, Json
 
-_TOKEN = re.compile(r"<[^<>]*>|[^\s<]+")
+from asyncthink.engines.scripted import split_tokens
+
 _JOIN = re.compile("<JOIN-[0-9]+>")
 _INSERTED = re.compile(r"(<JOIN-([0-9]+)>).*?</JOIN-\2>", re.DOTALL)
 _UNFINISHED = "\ufffd"
@@ -171,19 +172,6 @@ def _split_unknown(prompt: str, tail: str, script: str) -> tuple[str, str]:
         if script.startswith(written):
             return prompt[: match.start()], written
     raise MismatchError("worker", prompt, f"(a prompt with {tail!r} before the text) {script}")
-
-
-@lru_cache(maxsize=1 << 14)
-def split_tokens(text: str) -> tuple[str, ...]:
-    """Cut a text into tokens as the scripted engine does; their concatenation is the text."""
-    tokens: list[str] = []
-    start = 0
-    for match in _TOKEN.finditer(text):
-        tokens.append(text[start : match.end()])
-        start = match.end()
-    if start < len(text):
-        tokens[-1:] = ["".join(tokens[-1:]) + text[start:]]
-    return tuple(tokens)
 
 
 class Words:

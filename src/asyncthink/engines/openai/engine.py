@@ -21,7 +21,8 @@ from asyncthink.engines.openai.context import ChatContext, Context, TextContext
 from asyncthink.engines.openai.dialect import Continuation, Dialect, Learned
 from asyncthink.engines.openai.preflight import BASE_URL, KEY, failure, meet
 from asyncthink.engines.openai.retry import Retries, Trouble
-from asyncthink.engines.openai.server import Secret, Server
+from asyncthink.engines.openai.secret import Secret
+from asyncthink.engines.openai.server import Server
 from asyncthink.engines.openai.session import RemoteSession
 from asyncthink.errors import EngineError, UnknownNameError, UsageError
 

@@ -171,27 +171,20 @@ class _Probe:
     async def _logprobs(self, route: str) -> Finding:
         more: dict[str, Any] = {"logprobs": True, "top_logprobs": 1} if route == CHAT else {"logprobs": 1}
         said = await self._say(route, 4, **more)
-        works = not said.trouble and any(piece.logprobs for piece in said.pieces)
-        detail = (
-            str(said.trouble)
-            if said.trouble
-            else "told for each token"
-            if works
-            else "asked for, but not told"
-        )
-        return Finding(name="log-probabilities", works=works, detail=detail)
+        return _told("log-probabilities", said, any(piece.logprobs for piece in said.pieces))
 
     async def _ids(self) -> Finding:
         said = await self._say(COMPLETIONS, 4, return_token_ids=True, logprobs=1)
-        works = not said.trouble and any(piece.token_ids for piece in said.pieces)
-        detail = (
-            str(said.trouble)
-            if said.trouble
-            else "told by completions"
-            if works
-            else "asked for, but not told"
-        )
-        return Finding(name="token ids", works=works, detail=detail)
+        return _told("token ids", said, any(piece.token_ids for piece in said.pieces))
+
+
+def _told(name: str, said: _Said, works: bool) -> Finding:
+    """Return whether a server told something with each token when it was asked to."""
+    if said.trouble:
+        return Finding(name=name, works=False, detail=str(said.trouble))
+    return Finding(
+        name=name, works=works, detail="told with each token" if works else "asked for, but not told"
+    )
 
 
 def _consequences(engine: OpenAIEngine) -> Iterator[str]:
