@@ -22,10 +22,11 @@ from asyncthink.errors import UsageError
 from asyncthink.tasks import countdown
 from asyncthink.tasks.base import Split
 from asyncthink.tasks.countdown import Countdown, CountdownProblem, forms_by_target, split_of
+from asyncthink.tasks.countdown_parts import candidates
 from asyncthink.training import sft
 from asyncthink.training.recipe import DataRecipe, Recipe, load_recipe
 from asyncthink.training.sft import IGNORED, Encoder, Progress, Row, TrainProblems, batches, loss_of, tensors
-from asyncthink.training.synthesis import Example, candidates, organizer_example, worker_example
+from asyncthink.training.synthesis import Example, organizer_example, worker_example
 
 RECIPE = """
 seed = 3

@@ -18,19 +18,9 @@ from asyncthink.protocol.actions import Answer, Fork, Join, Return, Think
 from asyncthink.protocol.parser import OrganizerParser, parse_worker
 from asyncthink.protocol.rules import Rules
 from asyncthink.tasks.countdown import Countdown, CountdownProblem
+from asyncthink.tasks.countdown_parts import LARGEST, NONE, RETURNED, candidates, search
 from asyncthink.tasks.expressions import Form, canonical, evaluate, numbers_in, read
-from asyncthink.training.synthesis import (
-    LARGEST,
-    LOST,
-    NONE,
-    RETURNED,
-    Example,
-    Piece,
-    candidates,
-    organizer_example,
-    search,
-    worker_example,
-)
+from asyncthink.training.synthesis import LOST, Example, Piece, organizer_example, worker_example
 
 SUB_QUERY = re.compile(r" \d+ \d+(?: \|)? \d+(?: \d+)? > \d+")
 SEARCH = re.compile(

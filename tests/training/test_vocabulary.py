@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from asyncthink.engines.lexicon import render
 from asyncthink.protocol import tags
 from asyncthink.tasks.countdown import CountdownProblem
+from asyncthink.tasks.countdown_parts import LARGEST, candidates
 from asyncthink.training.sft import Encoder
-from asyncthink.training.synthesis import LARGEST, candidates, organizer_example, worker_example
+from asyncthink.training.synthesis import organizer_example, worker_example
 from asyncthink.training.vocabulary import BOS, EOS, INDICES, PAD, build_tokenizer
 
 TOKENIZER = build_tokenizer()

@@ -223,10 +223,11 @@ def _think(organization: Organization, question: str, seed: int, json: bool) -> 
 
 
 def _score(episode: Episode) -> Score | None:
-    from asyncthink.tasks import recognise
+    from asyncthink.tasks import judge
 
-    known = recognise(episode.query)
-    return known.task.check(known.problem, episode.answer or "") if known else None
+    if episode.task is None or episode.problem is None:
+        return None
+    return judge(episode.task, episode.problem, episode.answer or "")
 
 
 def _print(episode: Episode, score: Score | None, json: bool) -> None:

@@ -6,7 +6,6 @@ whole query to everybody at zero ticks: trace 0 is the organizer, the others sta
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
@@ -19,11 +18,6 @@ from asyncthink.runtime.agent import Result, Stage
 from asyncthink.runtime.organizer import ModelOrganizer
 
 Merge = Callable[[Sequence[str]], str]
-
-
-def majority(answers: Sequence[str]) -> str:
-    """Return the answer that most traces gave, the earliest of equals."""
-    return Counter(answer.strip() for answer in answers).most_common(1)[0][0]
 
 
 async def think_alone(stage: Stage, query: str, traces: int, merge: Merge) -> Result:

@@ -29,14 +29,15 @@ from asyncthink.errors import (
 )
 from asyncthink.protocol.prompts import Prompts, load_prompts
 from asyncthink.runtime.agent import Result, Stage
-from asyncthink.runtime.baselines import majority, think_alone
+from asyncthink.runtime.baselines import think_alone
 from asyncthink.runtime.budget import Limits, Meter
 from asyncthink.runtime.collection import fewer_collections
 from asyncthink.runtime.organizer import organize
 from asyncthink.runtime.pool import DEFAULT
 from asyncthink.runtime.prices import Price
 from asyncthink.runtime.worker import ModelWorker, Worker
-from asyncthink.tasks import Recognised, recognise
+from asyncthink.tasks import Asked, recognise
+from asyncthink.tasks.base import majority
 
 DEFAULT_CAPACITY = 4
 PARALLEL_TEMPERATURE = 0.5
@@ -177,7 +178,7 @@ class Organization:
             yield receive
             group.cancel_scope.cancel()
 
-    def _known(self, query: str) -> Recognised | None:
+    def _known(self, query: str) -> Asked | None:
         tasks = self.engine.profile.tasks
         known = recognise(query, tasks)
         if tasks is None:
@@ -258,7 +259,7 @@ class Organization:
             else {},
         )
 
-    async def _drive(self, stage: Stage, query: str, capacity: int, known: Recognised | None) -> Result:
+    async def _drive(self, stage: Stage, query: str, capacity: int, known: Asked | None) -> Result:
         match self.method:
             case Method.ASYNCTHINK:
                 return await organize(stage, query, self.workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ from asyncthink.tasks.countdown import Countdown, CountdownProblem
 
 __all__ = [
     "TASKS",
+    "Asked",
     "Countdown",
     "CountdownProblem",
     "Part",
-    "Recognised",
     "Score",
     "Split",
     "Task",
     "get_task",
+    "judge",
     "recognise",
 ]
 
@@ -29,8 +30,8 @@ TASKS: dict[str, Task[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
-    """A sentence that turned out to be a task's problem."""
+class Asked:
+    """A problem with the task that it belongs to."""
 
     task: Task[Any]
     problem: Any
@@ -47,7 +48,17 @@ def get_task(name: str) -> Task[Any]:
     return TASKS[name]
 
 
-def recognise(sentence: str, preferred: Collection[str] | None = None) -> Recognised | None:
+def judge(task: str, problem: Mapping[str, Any], answer: str) -> Score:
+    """Check an answer to a problem that a record holds.
+
+    Raises:
+        UsageError: the task is not known, or the problem makes no sense.
+    """
+    known = get_task(task)
+    return known.check(known.read(problem), answer)
+
+
+def recognise(sentence: str, preferred: Collection[str] | None = None) -> Asked | None:
     """Return the task and problem that a sentence states, or None for a free question.
 
     Args:
@@ -58,7 +69,7 @@ def recognise(sentence: str, preferred: Collection[str] | None = None) -> Recogn
         UsageError: it states a problem whose values make no sense.
     """
     read = ((task, task.parse(sentence)) for task in TASKS.values())
-    found = [Recognised(task, problem) for task, problem in read if problem is not None]
+    found = [Asked(task, problem) for task, problem in read if problem is not None]
     if preferred is not None:
         found.sort(key=lambda each: each.task.name not in preferred)
         return found[0] if found else None

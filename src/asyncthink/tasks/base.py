@@ -6,10 +6,13 @@ milliseconds at most, and an answer that cannot be read scores 0 with the reason
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
+
+from asyncthink.errors import UnknownNameError, UsageError
 
 
 class Split(StrEnum):
@@ -37,6 +40,8 @@ class Score:
 
     value: float
     """In [0, 1]; for several answers the share that is right."""
+    of: int = 1
+    """How many answers were asked for, so that value * of of them are right."""
     parts: tuple[Part, ...] = ()
     reason: str = ""
     """Why the value is what it is, as a short sentence."""
@@ -58,8 +63,24 @@ class Task(Protocol, Generic[P]):
         """Agent pool capacity that the task is usually run with."""
         ...
 
+    def available(self, split: Split) -> int | None:
+        """Return how many problems of its own a split has; None: as many as are asked for."""
+        ...
+
     def problem(self, split: Split, seed: int, index: int) -> P:
-        """Make problem number `index`, reproducible alone from (split, seed, index)."""
+        """Make problem number `index`, reproducible alone from (split, seed, index).
+
+        Raises:
+            UsageError: there are not so many.
+        """
+        ...
+
+    def read(self, values: Mapping[str, Any]) -> P:
+        """Make a problem from plain values, as a line of a problem file or a record holds them.
+
+        Raises:
+            UsageError: a value is missing, unknown, or makes no sense.
+        """
         ...
 
     def prompt(self, problem: P) -> str:
@@ -82,6 +103,58 @@ class Task(Protocol, Generic[P]):
         """Combine the answers of independent traces into one, most voted first."""
         ...
 
+    def pool(self, problem: P, answers: Sequence[str]) -> Score:
+        """Judge what independent traces found together, as if the right ones could be picked out."""
+        ...
+
     def outside(self, problem: P, limits: Mapping[str, Any]) -> str | None:
         """Return why a problem exceeds what a model declares it was trained on, or None."""
         ...
+
+
+class OneAnswer(Generic[P]):
+    """What tasks share whose problems have one answer."""
+
+    def check(self, problem: P, answer: str) -> Score:
+        """Judge an answer exactly; a task of its own defines it."""
+        raise NotImplementedError
+
+    def merge(self, answers: Sequence[str]) -> str:
+        """Return the answer that most traces gave, the earliest of equals."""
+        return majority(answers)
+
+    def pool(self, problem: P, answers: Sequence[str]) -> Score:
+        """Judge the best of the answers."""
+        scores = [self.check(problem, answer) for answer in answers]
+        return max(scores, key=lambda score: score.value, default=Score(value=0.0, reason="no answer"))
+
+    def makes(self, problem: P) -> bool:
+        """Return whether `problem` draws such ones: no other task has this one's sentence."""
+        del problem
+        return True
+
+    def outside(self, problem: P, limits: Mapping[str, Any]) -> str | None:
+        """Return what a model's limits do not allow: a model that declares the task knows all of it."""
+        del problem, limits
+        return None
+
+
+def majority(answers: Sequence[str]) -> str:
+    """Return the answer that most traces gave, the earliest of equals."""
+    return Counter(answer.strip() for answer in answers).most_common(1)[0][0]
+
+
+def columns(values: Mapping[str, Any], needed: Sequence[str], optional: Collection[str] = ()) -> None:
+    """Make sure that a problem's values have the names they should have.
+
+    Raises:
+        UsageError: one is missing.
+        UnknownNameError: one is not known; the nearest is offered.
+    """
+    known = [*needed, *optional]
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("column", name, known)
+    for name in needed:
+        if name not in values:
+            raise UsageError(f"the column {name!r} is missing: a problem has {', '.join(needed)}")

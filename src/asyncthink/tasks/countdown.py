@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from asyncthink.errors import UsageError
-from asyncthink.tasks.base import Part, Score, Split
+from asyncthink.tasks.base import Part, Score, Split, columns
 from asyncthink.tasks.expressions import Form, all_forms, canonical, numbers_in, read
 
 WANTED = 4
@@ -91,6 +91,9 @@ class Countdown:
     largest: int = 20
     capacity: int = 4
 
+    def available(self, split: Split) -> None:
+        """Return None: as many problems as are asked for."""
+
     def problem(self, split: Split, seed: int, index: int) -> CountdownProblem:
         """Make one problem that has at least `WANTED` different solutions."""
         random = Random(f"countdown:{self.size}:{self.largest}:{split}:{seed}:{index}")
@@ -98,6 +101,17 @@ class Countdown:
             numbers = tuple(random.randint(1, self.largest) for _ in range(self.size))
             if targets := self.targets(numbers, split):
                 return CountdownProblem(numbers=numbers, target=random.choice(targets))
+
+    def read(self, values: Mapping[str, Any]) -> CountdownProblem:
+        """Make a problem from `{"numbers": [2, 3, 5, 7], "target": 28}`, and perhaps "wanted"."""
+        columns(values, ["numbers", "target"], ["wanted"])
+        numbers, rest = values["numbers"], {name: values[name] for name in values if name != "numbers"}
+        if not isinstance(numbers, list | tuple):
+            raise UsageError("countdown numbers are a list, as in [2, 3, 5, 7]")
+        listed: tuple[Any, ...] = tuple(cast("list[Any]", numbers))
+        if not all(type(each) is int for each in (*listed, *rest.values())):
+            raise UsageError("countdown numbers, target and wanted are whole numbers")
+        return CountdownProblem(numbers=listed, **rest)
 
     def targets(self, numbers: tuple[int, ...], split: Split) -> list[int]:
         """Return the targets with at least `WANTED` different solutions; none outside the split."""
@@ -128,19 +142,28 @@ class Countdown:
 
     def check(self, problem: CountdownProblem, answer: str) -> Score:
         """Score min(n_c, n_s) / n_s over the first n_s non-blank lines."""
+        return self._score(problem, first_lines(answer, problem.wanted))
+
+    def pool(self, problem: CountdownProblem, answers: Sequence[str]) -> Score:
+        """Score the same over the lines of all answers: the pooled union."""
+        return self._score(problem, [line for each in answers for line in first_lines(each, problem.wanted)])
+
+    def _score(self, problem: CountdownProblem, lines: Sequence[str]) -> Score:
         parts: list[Part] = []
         seen: set[Form] = set()
-        for line in first_lines(answer, problem.wanted):
+        for line in lines:
             form, reason = self._judge(problem, line)
             if form is not None and form in seen:
                 form, reason = None, "the same as an earlier one"
             elif form is not None:
                 seen.add(form)
             parts.append(Part(text=line[:SHOWN_CHARS], correct=form is not None, reason=reason))
+        found = min(len(seen), problem.wanted)
         return Score(
-            value=len(seen) / problem.wanted,
+            value=found / problem.wanted,
+            of=problem.wanted,
             parts=tuple(parts),
-            reason=f"{len(seen)} of {problem.wanted} different expressions are right",
+            reason=f"{found} of {problem.wanted} different expressions are right",
         )
 
     def _judge(self, problem: CountdownProblem, line: str) -> tuple[Form | None, str]:

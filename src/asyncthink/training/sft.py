@@ -29,8 +29,9 @@ from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import UsageError
 from asyncthink.tasks.base import Split
 from asyncthink.tasks.countdown import Countdown, CountdownProblem
+from asyncthink.tasks.countdown_parts import candidates
 from asyncthink.training.recipe import DataRecipe, Recipe, Stage, stages
-from asyncthink.training.synthesis import Example, candidates, organizer_example, worker_example
+from asyncthink.training.synthesis import Example, organizer_example, worker_example
 from asyncthink.training.vocabulary import BOS, EOS, build_tokenizer
 
 SHARD = 4096

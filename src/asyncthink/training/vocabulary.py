@@ -10,7 +10,7 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from asyncthink.protocol import tags
-from asyncthink.training.synthesis import LARGEST, NONE
+from asyncthink.tasks.countdown_parts import LARGEST, NONE
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 SYMBOLS = (" +", " -", " *", " /", " _-", " _/", " (", " )", " |", " :", " ;", " =", " >", " ?", " [", " ]")
