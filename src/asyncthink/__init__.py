@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from asyncthink.episodes.metrics import Metrics, measure
     from asyncthink.episodes.record import Episode
     from asyncthink.runtime.budget import Limits
-    from asyncthink.runtime.think import Organization, think, think_sync
+    from asyncthink.runtime.organization import Organization
+    from asyncthink.runtime.think import think, think_sync
 
 __version__ = "0.1.0"
 __all__ = ["Episode", "Limits", "Metrics", "Organization", "load_engine", "measure", "think", "think_sync"]
@@ -25,7 +26,7 @@ _HOMES = {
     "Episode": "episodes.record",
     "Limits": "runtime.budget",
     "Metrics": "episodes.metrics",
-    "Organization": "runtime.think",
+    "Organization": "runtime.organization",
     "load_engine": "engines.models",
     "measure": "episodes.metrics",
     "think": "runtime.think",

@@ -20,6 +20,8 @@ def test_every_measure_by_hand() -> None:
         critical_path_with_inserted=17,
         concurrency=16 / (13 * 3),
         active_per_tick=(1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1),
+        span=13,
+        lower_bound=13,
         decoded_tokens=22,
         wasted_tokens=6,
         sequential_tokens=16,
@@ -63,6 +65,26 @@ def test_nothing_decoded_is_nothing_concurrent() -> None:
 def test_an_estimate_is_told() -> None:
     guess = Segment(kind=SegmentKind.DECODED, text="x", n_tokens=3, exact=False)
     assert not measure(episode(2, organizer(guess))).exact
+
+
+def test_no_schedule_is_shorter_than_the_work_and_the_longest_chain() -> None:
+    queued = episode(2, organizer(5), worker("0/1", 10, 1, 3), worker("0/2", 10, 2, 4))
+    seen = measure(queued)
+    assert (seen.critical_path, seen.span, seen.lower_bound) == (22, 13, 13)
+    busy = [worker(f"0/{i}", 10, 0, 1) for i in range(1, 7)]
+    seen = measure(episode(3, organizer(2), *busy))
+    assert (seen.span, seen.lower_bound) == (11, 21), "62 ticks of work on 3 agents"
+
+
+def test_no_episode_is_below_its_bound() -> None:
+    reached = 0
+    for seed in range(1_000):
+        one = random_episode(Random(seed))
+        seen = measure(one)
+        if all(trace.path.count("/") < 2 for trace in one.traces):
+            assert seen.lower_bound <= seen.critical_path, seed
+            reached += seen.lower_bound == seen.critical_path
+    assert reached > 100
 
 
 def test_work_is_what_was_active() -> None:

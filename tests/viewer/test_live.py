@@ -15,7 +15,7 @@ from rich.console import Console
 
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import Event, Opened, Role, SegmentKind, Started, Text
-from asyncthink.runtime.think import Organization
+from asyncthink.runtime.organization import Organization
 from asyncthink.viewer.terminal import LiveTimeline
 from tests.episodes.episode_worlds import events_of, random_episode
 

@@ -15,7 +15,7 @@ from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import Episode, Outcome, StopReason, measure
 from asyncthink.episodes.record import FormatFault
 from asyncthink.protocol import FormatError
-from asyncthink.runtime.think import Organization
+from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Part, Score, recognise
 from asyncthink.viewer.terminal import render_episode
 from tests.episodes.episode_worlds import episode, organizer, worker

@@ -10,7 +10,7 @@ import pytest
 
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import Episode, Outcome, measure, schedule
-from asyncthink.runtime.think import Organization
+from asyncthink.runtime.organization import Organization
 from asyncthink.viewer.canvas import draw
 from asyncthink.viewer.timeline import Activity, Arrow, Piece, Span, Timeline, timeline
 from tests.episodes.episode_worlds import episode, organizer, random_episode, worker

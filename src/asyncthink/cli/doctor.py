@@ -69,7 +69,7 @@ async def _try_model(name: str, server: Mapping[str, Any]) -> str:
     from asyncthink.episodes.metrics import measure
     from asyncthink.episodes.record import StopReason
     from asyncthink.runtime.budget import Limits
-    from asyncthink.runtime.think import Organization
+    from asyncthink.runtime.organization import Organization
     from asyncthink.tasks import Split, get_task
 
     if name.startswith("openai:"):

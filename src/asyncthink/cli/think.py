@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from asyncthink.episodes.events import Event
     from asyncthink.episodes.record import Episode
-    from asyncthink.runtime.think import Organization
+    from asyncthink.runtime.organization import Organization
     from asyncthink.tasks import Score
 
 NO_ANSWER, ENGINE = 3, 4
@@ -99,8 +99,8 @@ def think_command(
     from asyncthink.engines.models import load_engine
     from asyncthink.protocol.prompts import load_prompts
     from asyncthink.runtime.budget import Limits
+    from asyncthink.runtime.organization import Organization
     from asyncthink.runtime.prices import load_price
-    from asyncthink.runtime.think import Organization
 
     question = _question(query, task, numbers, target, seed)
     limits = Limits(

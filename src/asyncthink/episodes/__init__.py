@@ -27,6 +27,7 @@ from asyncthink.episodes.record import (
     SegmentKind,
     StopReason,
     Trace,
+    Trial,
     decode,
     encode,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "StopReason",
     "Text",
     "Trace",
+    "Trial",
     "Turn",
     "Wait",
     "decode",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from asyncthink.episodes.record import Outcome, SegmentKind, Trace
+from asyncthink.episodes.record import WRITTEN, Outcome, SegmentKind, Trace
 
 _UNENDED = (Outcome.UNJOINED, Outcome.CANCELLED)
 
@@ -78,7 +78,7 @@ def agent(
     """Return what the clock needs to know of an agent; one still at work (outcome None) might end at once."""
     decoded, inserts = 0, list[tuple[int, int]]()
     for part in parts:
-        if part.kind is SegmentKind.DECODED or part.kind is SegmentKind.REASONED:
+        if part.kind in WRITTEN:
             decoded += part.n_tokens
         elif part.kind is SegmentKind.INSERTED and with_inserted:
             inserts.append((decoded, part.n_tokens))

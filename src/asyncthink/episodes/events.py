@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from asyncthink.episodes.record import FormatFault, Outcome, Role, SegmentKind, StopReason, Usage, Value
+from asyncthink.episodes.record import (
+    FormatFault,
+    Outcome,
+    Role,
+    SegmentKind,
+    StopReason,
+    Trial,
+    Usage,
+    Value,
+)
 
 
 class Started(Value, frozen=True, kw_only=True):
@@ -21,6 +30,7 @@ class Started(Value, frozen=True, kw_only=True):
     model: str
     capacity: int
     seed: int
+    trial: Trial | None = None
 
 
 class Opened(Value, frozen=True, kw_only=True):

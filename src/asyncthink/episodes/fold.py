@@ -74,6 +74,7 @@ class EpisodeBuilder:
         faults = [self._drafts[path].overflow() for path in overflows] + self._faults
         return Episode(
             id=start.id,
+            trial=start.trial,
             task=start.task,
             problem=start.problem,
             query=storable(start.query),

@@ -5,10 +5,13 @@ Marks: [P] the paper says so, [I] inferred from the paper, [D] our decision. A t
 
 from __future__ import annotations
 
-from asyncthink.episodes import clock
-from asyncthink.episodes.record import Episode, SegmentKind, Value
+from collections.abc import Sequence
+from dataclasses import replace
 
-_WRITTEN = (SegmentKind.DECODED, SegmentKind.REASONED)
+from asyncthink.episodes import clock
+from asyncthink.episodes.agents import Agent, agents
+from asyncthink.episodes.clock import Schedule
+from asyncthink.episodes.record import WRITTEN, Episode, SegmentKind, Value
 
 
 class JoinWait(Value, frozen=True, kw_only=True):
@@ -33,8 +36,14 @@ class Metrics(Value, frozen=True, kw_only=True):
     0.0 where T = 0 [D]."""
     active_per_tick: tuple[int, ...]
     """a_1 ... a_T: agents at work, the organizer included [I], workers never joined excluded [D]."""
+    span: int
+    """Ticks of the longest chain of work that waits for work: T if every fork found a slot at once [D]."""
+    lower_bound: int
+    """Ticks: no schedule of the counted work on c agents is shorter, the larger of work / c and `span`. Where
+    sub-organizers bring pools of their own, more than c agents work and T may be below it [D]."""
     decoded_tokens: int
-    """Tokens written by the model, all agents, tags and hidden reasoning included, overrun excluded [P]."""
+    """Tokens written by all agents, tags, hidden reasoning and what a plan dictated included, overrun
+    excluded [P]."""
     wasted_tokens: int
     """Of these, the tokens of workers that were never joined, or joined only by such a worker [D]."""
     sequential_tokens: int
@@ -69,10 +78,12 @@ class Metrics(Value, frozen=True, kw_only=True):
 
 def measure(episode: Episode) -> Metrics:
     """Measure one episode."""
-    plan = clock.schedule(episode)
+    everyone = agents(episode.traces)
+    plan = clock.arrange(everyone, episode.capacity)
+    span = _span(everyone, plan)
     active = tuple(plan.active())
     segments = [(trace.path, one) for trace in episode.traces for one in trace.segments]
-    decoded = [(path, one.n_tokens) for path, one in segments if one.kind in _WRITTEN]
+    decoded = [(path, one.n_tokens) for path, one in segments if one.kind in WRITTEN]
     usages = [trace.usage for trace in episode.traces if trace.usage is not None]
     costs = [usage.cost for usage in usages if usage.cost is not None]
     written = sum(n for _, n in decoded)
@@ -82,6 +93,8 @@ def measure(episode: Episode) -> Metrics:
         critical_path_with_inserted=clock.schedule(episode, with_inserted=True).total,
         concurrency=sum(active) / (plan.total * episode.capacity) if plan.total else 0.0,
         active_per_tick=active,
+        span=span,
+        lower_bound=max(span, -(-sum(active) // episode.capacity)),
         decoded_tokens=written,
         wasted_tokens=written - kept,
         sequential_tokens=kept,
@@ -99,3 +112,11 @@ def measure(episode: Episode) -> Metrics:
         cached_tokens=sum(usage.cached_tokens for usage in usages),
         cost=sum(costs) if costs else None,
     )
+
+
+def _span(everyone: Sequence[Agent], plan: Schedule) -> int:
+    """Return T as if there were a slot for each worker that ever got one."""
+    began = [
+        one if plan.turns[one.path].start is not None else replace(one, refused=True) for one in everyone
+    ]
+    return clock.arrange(began, len(everyone) + 1).total

@@ -14,7 +14,7 @@ import msgspec
 from asyncthink.errors import RecordError
 from asyncthink.protocol.actions import FormatError
 
-SCHEMA = 2
+SCHEMA = 3
 """Version written. A reader of version n reads 1 to n."""
 
 
@@ -28,8 +28,15 @@ class SegmentKind(StrEnum):
     REASONED = "reasoned"
     """What a server showed, or only counted, as reasoning apart from the text: it costs ticks, and nobody
     reads it. Since schema 2."""
+    DICTATED = "dictated"
+    """What a plan, in the model's place, wrote as an organizer: it costs ticks like decoded text, and nobody
+    parses it or is trained on it. Since schema 3."""
     INSERTED = "inserted"
     """What the runtime put in: a worker's return and the closing join tag."""
+
+
+WRITTEN = frozenset({SegmentKind.DECODED, SegmentKind.REASONED, SegmentKind.DICTATED})
+"""The kinds that cost ticks."""
 
 
 class Role(StrEnum):
@@ -154,18 +161,31 @@ class FormatFault(Value, frozen=True, kw_only=True):
     """Tokens the agent had decoded."""
 
 
+class Trial(Value, frozen=True, kw_only=True):
+    """Which cell of an evaluation an episode fills: no two episodes of a run are of one trial. Since schema 3."""
+
+    arm: str
+    """Name of the method as it was configured there."""
+    problem: str
+    """Key of the problem in the run's selection."""
+    sample: int
+    """0 for the first time that this problem is tried."""
+
+
 class Episode(Value, frozen=True, kw_only=True):
     """One query thought through."""
 
     schema: int = SCHEMA
     id: str
+    trial: Trial | None = None
+    """None outside evaluations."""
     task: str | None = None
     """Name of the task that the query belongs to; None: a free question."""
     problem: dict[str, Any] | None = None
     """The task's problem as plain values; None: a free question."""
     query: str
     method: str
-    """asyncthink, sequential or parallel."""
+    """asyncthink, sequential, parallel or plan."""
     model: str
     capacity: int
     """c: the organizer and at most c-1 active workers."""

@@ -214,6 +214,15 @@ class Agent:
         self.allowance.length += chunk.n_tokens
         self._text(SegmentKind.INSERTED, chunk)
 
+    def dictate(self, text: str) -> bool:
+        """Append what a plan writes in the model's place; say whether the budget still held it."""
+        chunk = self.session.insert(text)
+        if chunk.n_tokens > self.allowance.left():
+            return False
+        self.allowance.spend(chunk.n_tokens)
+        self._text(SegmentKind.DICTATED, chunk)
+        return True
+
     def ended(self, text: str | None) -> Result:
         """Say how a text ended: with an answer or a return, or why without."""
         if text is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
+from typing import TypeAlias
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -18,6 +19,10 @@ from asyncthink.protocol.rules import Rules
 from asyncthink.runtime.agent import Agent, Result, Stage
 from asyncthink.runtime.pool import Pool
 from asyncthink.runtime.worker import Worker
+
+Plan: TypeAlias = Generator[Action, str | None, None]
+"""An organizer's actions, one by one. A join is sent what its worker returned, None where that is nothing; every
+other action is sent None."""
 
 
 class ModelOrganizer:
@@ -80,10 +85,11 @@ class ModelOrganizer:
             else:
                 pool.dispatch(self.path, action, at=spent.used, tick=spent.tick)
 
-    async def _join(self, join: Join, pool: Pool | None) -> None:
+    async def _join(self, join: Join, pool: Pool | None) -> str | None:
+        """Wait for a worker and insert what it returned; give that back."""
         if not self._judge(join):
             self._insert(join, "")
-            return
+            return None
         text = None
         if pool is not None:
             spent = self.agent.allowance
@@ -92,6 +98,7 @@ class ModelOrganizer:
             spent.tick = max(spent.tick, job.end_tick)
             text = job.result.text if job.result else None
         self._insert(join, tags.NO_RESULT if text is None else text)
+        return text
 
     def _insert(self, join: Join, text: str) -> None:
         spelled = tags.joined if self.stage.engine.capabilities.continues else tags.told
@@ -131,9 +138,35 @@ class ModelOrganizer:
         self.stage.emit(end)
 
 
-async def organize(stage: Stage, query: str, workers: Mapping[str, Worker]) -> Result:
-    """Run one organizer with its pool of `stage.capacity - 1` workers; none outlives it."""
-    organizer = ModelOrganizer(stage, query)
+class PlannedOrganizer(ModelOrganizer):
+    """A plan in the model's place: what it writes costs its tokens, its workers are the usual ones."""
+
+    def __init__(self, stage: Stage, query: str, plan: Plan) -> None:
+        super().__init__(stage, query)
+        self._plan = plan
+
+    async def _think(self, pool: Pool | None) -> Result:
+        self.stage.emit(Began(path=self.path, wall=self.stage.now()))
+        self.agent.begin()
+        told: str | None = None
+        with closing(self._plan), suppress(StopIteration):
+            while True:
+                action = self._plan.send(told)
+                if not self.agent.dictate(tags.render([action])):
+                    return self.agent.result(Outcome.BUDGET, cause=self.agent.allowance.cause())
+                if isinstance(action, Answer):
+                    return self.agent.ended(action.text)
+                told = await self._join(action, pool) if isinstance(action, Join) else None
+                if not isinstance(action, Join):
+                    self._act(action, pool)
+        return self.agent.ended(None)
+
+
+async def organize(
+    stage: Stage, query: str, workers: Mapping[str, Worker], plan: Plan | None = None
+) -> Result:
+    """Run one organizer, the model or a plan, with its pool of `stage.capacity - 1` workers; none outlives it."""
+    organizer = ModelOrganizer(stage, query) if plan is None else PlannedOrganizer(stage, query, plan)
     # Its session stays awake until the workers are gone: they decode nothing behind the answer.
     with closing(organizer.session):
         return await _organize(stage, organizer, workers)

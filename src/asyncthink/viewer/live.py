@@ -22,7 +22,7 @@ from rich.text import Text
 from asyncthink.episodes.agents import Agent
 from asyncthink.episodes.events import Began, Ended, Event, Joined, Neared, Opened, Started
 from asyncthink.episodes.events import Text as TextEvent
-from asyncthink.episodes.record import Outcome, SegmentKind
+from asyncthink.episodes.record import WRITTEN, Outcome, SegmentKind
 from asyncthink.viewer.canvas import CRITICAL, DECODING, QUIET, WASTED, draw
 from asyncthink.viewer.names import agent_name, choose
 from asyncthink.viewer.sanitize import head, tail
@@ -153,7 +153,7 @@ class LiveTimeline:
 
     def _hear(self, event: TextEvent) -> None:
         agent = self._agents[event.path]
-        if event.kind in (SegmentKind.DECODED, SegmentKind.REASONED):
+        if event.kind in WRITTEN:
             agent.tokens += event.n_tokens
             agent.awaited = None
         elif event.kind is SegmentKind.PROMPT:

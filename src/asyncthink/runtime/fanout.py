@@ -1,0 +1,45 @@
+"""Many things at once, and one thing gone wrong: what is built on task groups beside the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import anyio
+
+T = TypeVar("T")
+
+
+async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]], at_once: int) -> None:
+    """Run `act` on every item, at most `at_once` of them together, in their order.
+
+    Items are taken when there is room for them, so there may be more than fit into memory. The first error
+    stops the others and is raised as itself.
+    """
+    waiting = iter(items)
+
+    async def go_on() -> None:
+        for item in waiting:
+            await act(item)
+
+    with single_errors():
+        async with anyio.create_task_group() as group:
+            for _ in range(at_once):
+                group.start_soon(go_on)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error that is no group."""
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
+
+
+@contextmanager
+def single_errors() -> Generator[None]:
+    """Raise what went wrong itself, instead of the groups that task groups put around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
