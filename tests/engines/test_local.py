@@ -12,8 +12,9 @@ import torch
 from engine_worlds import GREEDY, begin, collect, ids_of, transformers_model, write_checkpoint
 
 from asyncthink.engines.base import Chunk, Sampling, Session
-from asyncthink.engines.batch import CHUNK, SHELF, Batch, Request
+from asyncthink.engines.batch import CHUNK, Batch, Request
 from asyncthink.engines.local import LocalEngine, LocalSession
+from asyncthink.engines.shelves import REST, SHELF, Shelves
 from asyncthink.errors import CheckpointError, EngineError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +88,49 @@ async def test_company_changes_nothing(folder: Path, sampling: Sampling) -> None
         for number in numbers:
             assert together[number][0] == alone[number][0]
             torch.testing.assert_close(together[number][1], alone[number][1], atol=1e-4, rtol=0)
-        assert engine.running.batch.slots == 2 * SHELF
+        assert engine.running.batch.shelves.slots == 2 * SHELF
+
+
+async def uneven(engine: LocalEngine, number: int) -> list[int]:
+    """Decode beside others that are much longer or shorter, and end before or after them."""
+    session = start(engine, "3 + 4", path=f"0/{number}")
+    session.insert(" 7 +" * (60 if number % 3 == 0 else 1))
+    chunks = await collect(session, 2 * REST + 3 * (number % 5))
+    session.close()
+    return ids_of(chunks)
+
+
+async def test_contexts_are_put_in_order_of_length_and_nothing_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[tuple[bool, bool]] = []
+    put_in_order = Shelves._put_in_order  # pyright: ignore[reportPrivateUsage]
+
+    def in_order(shelves: Shelves) -> bool:
+        seated = shelves._seated  # pyright: ignore[reportPrivateUsage]
+        lengths = [seated[slot].cached for slot in sorted(seated)]
+        return lengths == sorted(lengths, reverse=True)
+
+    def watched(shelves: Shelves) -> None:
+        before = in_order(shelves)
+        put_in_order(shelves)
+        orders.append((before, in_order(shelves)))
+
+    monkeypatch.setattr(Shelves, "_put_in_order", watched)
+    numbers = range(2 * SHELF + 5)
+    async with LocalEngine(folder) as engine:
+        alone = [await uneven(engine, number) for number in numbers]
+        assert set(orders) == {(True, True)}, "one at a time"
+        together: dict[int, list[int]] = {}
+
+        async def run(number: int) -> None:
+            together[number] = await uneven(engine, number)
+
+        async with anyio.create_task_group() as agents:
+            for number in numbers:
+                agents.start_soon(run, number)
+        assert [together[number] for number in numbers] == alone
+    assert (False, True) in orders, "they were mixed, and put in order again"
 
 
 async def test_after_an_insertion_only_the_new_tokens_are_prefilled(folder: Path) -> None:
@@ -137,7 +180,7 @@ async def test_slots_are_used_again_and_memory_is_given_back(folder: Path) -> No
                     agents.start_soon(collect, session, 3)
             for session in sessions:
                 session.close()
-        assert engine.running.batch.slots == SHELF
+        assert engine.running.batch.shelves.slots == SHELF
 
 
 async def test_seeds_and_paths_draw_their_own_numbers(folder: Path) -> None:

@@ -3,57 +3,32 @@
     new text   -> what the cache does not hold yet is prefilled, in right-padded batches
     one token  -> decoded together
 
-The cache is cut into shelves of a few slots, each as long as its longest context: slots side by side are
-read without a copy, and without skipping what no context has reached yet. (On a CPU the time goes into
-reading the cache, and a skip costs as much as some 30 KiB.)
-
-Everything here runs in the step's thread, except `release` and the making of requests.
+Where the cache keeps whom is `shelves.py`. Everything here runs in the step's thread, except `release` and the
+making of requests.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import groupby
 from threading import Lock
 
 import torch
 from torch import Tensor
 
 from asyncthink.engines.base import Sampling
-from asyncthink.engines.llama import Cache, CacheView, Llama, Run
+from asyncthink.engines.llama import CacheView, Llama
 from asyncthink.engines.sampling import choose, uniform
+from asyncthink.engines.shelves import Context, Shelves
 from asyncthink.errors import EngineError
 
 CHUNK = 512
 """Tokens of one context that are prefilled at a time."""
 PREFILL_TOKENS = 4096
 """Tokens, padding included, that are prefilled together."""
-SHELF = 32
-"""Slots of a shelf: with more a step has less to start, with fewer it reads less past the short ones."""
-LENGTH_STEP = 64
-"""Positions by which a shelf grows, at least."""
 ALONE = 64
 """Tokens of a small model that one thread computes: more threads would mostly wait for each other, and on a
 busy machine for their turn."""
-SKIP = 1 << 15
-"""Bytes that are rather read in vain, a slot and head, than skipped."""
-
-
-@dataclass(slots=True, eq=False)
-class Context:
-    """One agent's tokens, and how many of them the cache holds."""
-
-    order: tuple[str, str]
-    """Episode and path: slots are given in this order."""
-    ids: list[int]
-    """Changed by the session alone."""
-    cached: int = 0
-    """Changed by the step alone."""
-    slot: int | None = None
-    closed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -87,24 +62,14 @@ class Batch:
         self.model, self.device, self.threads = model, device, threads
         self.prefilled = 0
         """Tokens that went through the model, without padding."""
-        self._shelves: list[Cache | None] = []
-        """None: all its slots are free."""
-        self._free: list[int] = []
-        """A heap of slots."""
-        self._released: deque[Context] = deque()
+        self.shelves = Shelves(model.config, device)
         self._lock = Lock()
         self._usual = torch.get_num_threads()
         self._small = device.type == "cpu" and model.config.hidden_size < 1024
 
     def release(self, context: Context) -> None:
         """Give up a context's slot, at the latest when the next step begins. Any thread may call this."""
-        context.closed = True
-        self._released.append(context)
-
-    @property
-    def slots(self) -> int:
-        """Slots there are, free ones included."""
-        return SHELF * len(self._shelves)
+        self.shelves.release(context)
 
     def step(self, requests: Sequence[Request]) -> None:
         """Answer the requests that are not answered yet; raises nothing."""
@@ -114,10 +79,10 @@ class Batch:
                 threads = 1
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            self._reclaim()
+            self.shelves.reclaim()
             waiting = [each for each in requests if not each.answered and not each.context.closed]
             try:
-                self._seat(waiting)
+                self.shelves.seat([(each.context, each.length) for each in waiting])
                 self._answer(waiting)
             except Exception as error:  # whatever torch raises belongs to those who wait, not to this thread
                 failure = EngineError(f"the local engine failed: {_first_line(error)}")
@@ -166,7 +131,7 @@ class Batch:
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         width = max(counts)
         ids = [each.ids[:width] + [0] * (width - count) for each, count in zip(group, counts, strict=True)]
-        runs = self._runs([_slot(each) for each in group], ends)
+        runs = self.shelves.runs([_slot(each) for each in group], ends)
         spare = [run.cache.length - 1 for run in runs for _ in range(run.rows.start, run.rows.stop)]
         positions = self._tensor(starts)[:, None] + torch.arange(width, device=self.device)
         positions = positions.minimum(self._tensor(spare)[:, None])
@@ -183,63 +148,8 @@ class Batch:
         unseen = torch.arange(length, device=self.device) > positions[..., None]
         return torch.zeros(unseen.shape, device=self.device).masked_fill_(unseen, -torch.inf)[:, None]
 
-    def _runs(self, slots: Sequence[int], ends: Sequence[int]) -> list[Run]:
-        """Cut rows, sorted by slot, into neighbours on one shelf."""
-        runs: list[Run] = []
-        for _, places in groupby(range(len(slots)), key=lambda row: (slots[row] - row, slots[row] // SHELF)):
-            rows = list(places)
-            shelf, slot = divmod(slots[rows[0]], SHELF)
-            cache = self._shelves[shelf]
-            assert cache is not None, "a shelf is there once one of its slots is taken"
-            length = max(ends[rows[0] : rows[-1] + 1])
-            if (cache.length - length) * self.model.config.head_dim * 4 <= SKIP:
-                length = cache.length
-            runs.append(Run(cache, slice(rows[0], rows[-1] + 1), slice(slot, slot + len(rows)), length))
-        return runs
-
     def _tensor(self, values: Sequence[int] | Sequence[list[int]]) -> Tensor:
         return torch.tensor(values, device=self.device)
-
-    def _seat(self, requests: Sequence[Request]) -> None:
-        """Give a slot to those that have none, and room to all."""
-        new = [each.context for each in requests if each.context.slot is None]
-        for context in sorted(new, key=lambda each: each.order):
-            if not self._free:
-                self._free = list(range(self.slots, self.slots + SHELF))
-                self._shelves.append(None)
-            context.slot = heappop(self._free)
-        lengths: dict[int, int] = {}
-        for request in requests:
-            shelf = _slot(request) // SHELF
-            lengths[shelf] = max(lengths.get(shelf, 0), request.length)
-        for shelf, length in lengths.items():
-            self._grow(shelf, length + 1)  # one position is left over for padding
-
-    def _grow(self, shelf: int, length: int) -> None:
-        old = self._shelves[shelf]
-        if old is not None:
-            if length <= old.length:
-                return
-            length = max(length, old.length * 5 // 4)
-        length = -(-length // LENGTH_STEP) * LENGTH_STEP
-        longest = self.model.config.max_position_embeddings + 1
-        cache = self._shelves[shelf] = Cache(self.model.config, SHELF, min(length, longest), self.device)
-        if old is not None:
-            cache.take(old)
-
-    def _reclaim(self) -> None:
-        """Take back the slots of closed contexts, and the memory of shelves that nobody uses."""
-        emptied: set[int] = set()
-        while self._released:
-            context = self._released.popleft()
-            if context.slot is not None:
-                heappush(self._free, context.slot)
-                emptied.add(context.slot // SHELF)
-                context.slot = None
-        free = Counter(slot // SHELF for slot in self._free) if emptied else Counter[int]()
-        for shelf in emptied:
-            if free[shelf] == SHELF:
-                self._shelves[shelf] = None
 
 
 def _slot(request: Request) -> int:

@@ -22,12 +22,13 @@ import torch
 from anyio import CancelScope, CapacityLimiter, to_thread
 
 from asyncthink.engines.base import Capabilities, Chunk, Message, Sampling
-from asyncthink.engines.batch import Batch, Context, Request
+from asyncthink.engines.batch import Batch, Request
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.detokenize import Detokenizer, TokenBytes
 from asyncthink.engines.lexicon import load_profile
 from asyncthink.engines.lockstep import Lockstep
 from asyncthink.engines.prompting import Prompts
+from asyncthink.engines.shelves import Context
 from asyncthink.errors import ContextFullError, EngineError, UsageError
 
 
