@@ -7,6 +7,7 @@ import importlib.util
 from asyncthink.errors import MissingExtraError
 
 EXTRAS = {
+    "hub": {"datasets": "datasets"},
     "local": {
         "jinja2": "jinja2",
         "numpy": "numpy",
@@ -14,10 +15,13 @@ EXTRAS = {
         "tokenizers": "tokenizers",
         "torch": "torch>=2.13,<2.14",
     },
+    "math": {"math_verify": "math-verify"},
+    "plots": {"matplotlib": "matplotlib", "numpy": "numpy"},
     "tokens": {"jinja2": "jinja2", "tokenizers": "tokenizers"},
 }
 """Extra -> module -> what to ask pip for. It names packages, not the extra, so that it works whether the
-package came from an index, a wheel or a checkout; the bounds on torch are those of constraints.txt."""
+package came from an index, a wheel or a checkout; the bounds on torch are those of constraints.txt. `hub` is not
+in `math`, because with pyarrow and pandas it takes 260 MB, and `math` on top of torch 5 MB."""
 
 
 def missing(extra: str) -> list[str]:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from asyncthink.cli.options import one_line_errors, option
-from asyncthink.errors import UnknownNameError
+from asyncthink.errors import UnknownNameError, UsageError
+
+_NO_PROBLEMS = "it has no problems of its own; they are read from a file of problems"
 
 
 @one_line_errors
@@ -28,10 +30,14 @@ def tasks_command(
     if split not in list(Split):
         raise UnknownNameError("split", split, list(Split))
     for task in tasks:
+        count = task.available(Split.DEV if name is None else Split(split))
         if not name:
-            _write({"task": task.name, "example": task.prompt(task.problem(Split.DEV, seed, 0))}, json)
+            example = _NO_PROBLEMS if count == 0 else task.prompt(task.problem(Split.DEV, seed, 0))
+            _write({"task": task.name, "example": example}, json)
             continue
-        for index in range(limit):
+        if count == 0:
+            raise UsageError(f"{name}: {_NO_PROBLEMS}")
+        for index in range(limit if count is None else min(limit, count)):
             problem = task.problem(Split(split), seed, index)
             sentence = task.prompt(problem)
             if json:

@@ -157,7 +157,7 @@ def think_command(
 
 
 def _question(query: str | None, task: str | None, numbers: str | None, target: int | None, seed: int) -> str:
-    from asyncthink.tasks import Split, get_task
+    from asyncthink.tasks import Countdown, Split, get_task
     from asyncthink.tasks.countdown import parse_numbers
 
     if task is None:
@@ -174,6 +174,8 @@ def _question(query: str | None, task: str | None, numbers: str | None, target: 
         raise UsageError("--numbers and --target belong together")
     if numbers is None or target is None:
         return known.prompt(known.problem(Split.DEV, seed, 0))
+    if not isinstance(known, Countdown):
+        raise UsageError("--numbers and --target need --task countdown")
     return known.prompt(parse_numbers(numbers, target))
 
 

@@ -7,26 +7,54 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncthink.errors import UnknownNameError
-from asyncthink.tasks.base import Part, Score, Split, Task
+from asyncthink.tasks.base import Divider, Part, Score, Split, Task
+from asyncthink.tasks.cases import CaseProblem, Cases
+from asyncthink.tasks.contest_math import ContestMath, MathProblem
 from asyncthink.tasks.countdown import Countdown, CountdownProblem
+from asyncthink.tasks.countdown_parts import CountdownDivider
+from asyncthink.tasks.sudoku import Sudoku, SudokuProblem
+from asyncthink.tasks.vertex_cover import VertexCover, VertexCoverProblem
 
 __all__ = [
+    "DIVIDERS",
+    "NEEDS",
     "TASKS",
     "Asked",
+    "CaseProblem",
+    "Cases",
+    "ContestMath",
     "Countdown",
     "CountdownProblem",
+    "MathProblem",
     "Part",
     "Score",
     "Split",
+    "Sudoku",
+    "SudokuProblem",
     "Task",
+    "VertexCover",
+    "VertexCoverProblem",
     "get_task",
     "judge",
     "recognise",
 ]
 
 TASKS: dict[str, Task[Any]] = {
-    task.name: task for task in (Countdown(), Countdown(name="countdown-paper", size=5))
+    task.name: task
+    for task in (
+        Countdown(),
+        Countdown(name="countdown-paper", size=5),
+        Sudoku(),
+        VertexCover(),
+        Cases(),
+        ContestMath(),
+    )
 }
+
+DIVIDERS: dict[str, Divider[Any]] = {"countdown": CountdownDivider()}
+"""Tasks whose problems a program can divide."""
+NEEDS = {"contest_math": "math"}
+"""Task -> the extra that its check needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ milliseconds at most, and an answer that cannot be read scores 0 with the reason
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ class Split(StrEnum):
     TRAIN = "train"
     DEV = "dev"
     TEST = "test"
+
+
+def split_of_text(text: str) -> Split:
+    """Return the split of all problems with one canonical text: a tenth is test, a tenth dev, the rest train."""
+    bucket = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10
+    return Split.TEST if bucket == 0 else Split.DEV if bucket == 1 else Split.TRAIN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +55,7 @@ class Score:
 
 
 P = TypeVar("P")
+Q = TypeVar("Q", contravariant=True)
 
 
 class Task(Protocol, Generic[P]):
@@ -109,6 +117,55 @@ class Task(Protocol, Generic[P]):
 
     def outside(self, problem: P, limits: Mapping[str, Any]) -> str | None:
         """Return why a problem exceeds what a model declares it was trained on, or None."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubQuery:
+    """One legal way to hand a part of a problem to a worker."""
+
+    query: str
+    """In the words of a model that was trained on the task."""
+    before: str = ""
+    """What such a model writes as an organizer before the fork; what follows is a line's end."""
+    sentence: str
+    """The same for any other model."""
+
+
+class Harvest(Protocol):
+    """What an organizer has of the parts that came back."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is enough to answer."""
+        ...
+
+    def add(self, part: SubQuery, returned: str | None) -> None:
+        """Take in what a worker returned, None for nothing."""
+        ...
+
+    def answer(self) -> str:
+        """Return the answer that can be given now."""
+        ...
+
+
+class Divider(Protocol, Generic[Q]):
+    """Divides problems into parts by a program, so that plans of forks can be made without a model."""
+
+    def refusal(self, problem: Q) -> str | None:
+        """Return why a problem cannot be divided, or None."""
+        ...
+
+    def parts(self, problem: Q) -> Sequence[SubQuery]:
+        """Return every legal part, in a fixed order."""
+        ...
+
+    def perfect(self, problem: Q, part: SubQuery) -> frozenset[object]:
+        """Return what a worker would find for a part that makes no mistake; equal answers are equal values."""
+        ...
+
+    def harvest(self, problem: Q) -> Harvest:
+        """Begin to collect what comes back."""
         ...
 
 

@@ -12,10 +12,12 @@ The embedded model is taught to write this; it is also what plans of forks are m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from asyncthink.tasks.base import SubQuery
 from asyncthink.tasks.countdown import CountdownProblem
 from asyncthink.tasks.expressions import Form, canonical, read
 
@@ -24,6 +26,8 @@ LARGEST = 128
 RETURNED = 4
 """A worker returns at most so many expressions."""
 NONE = " none"
+MAX_RETURN = 4000
+"""Characters of a worker's return that are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,3 +169,79 @@ def candidates(problem: CountdownProblem) -> list[Candidate]:
 def joined_text(expressions: Sequence[str]) -> str:
     """Return what a worker returns for the expressions it found."""
     return " ;".join(expressions) or NONE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountdownPart(SubQuery):
+    """A candidate as a sub-query."""
+
+    wrap: tuple[str, str]
+
+
+@dataclass(kw_only=True, slots=True)
+class CountdownHarvest:
+    """Expressions of the whole problem, as they come back in parts; none is checked, as no organizer would."""
+
+    wanted: int
+    found: dict[Form, str] = field(default_factory=dict[Form, str])
+
+    @property
+    def done(self) -> bool:
+        """Whether as many different ones are known as are wanted."""
+        return len(self.found) >= self.wanted
+
+    def add(self, part: SubQuery, returned: str | None) -> None:
+        """Take in expressions with semicolons or line ends between them; what cannot be read is left out."""
+        assert isinstance(part, CountdownPart)
+        before, after = part.wrap
+        for expression in re.split(r"[;\n]", (returned or "")[:MAX_RETURN])[: 2 * RETURNED]:
+            keep(self.found, before + expression.partition("=")[0].rstrip() + after)
+
+    def answer(self) -> str:
+        """Return as many expressions as are wanted, one a line."""
+        lines = list(self.found.values())[: self.wanted]
+        return "\n" + "\n".join(lines or [NONE]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class CountdownDivider:
+    """Divides problems of four numbers in the sub-query language above."""
+
+    def refusal(self, problem: CountdownProblem) -> str | None:
+        """Only four numbers leave parts that the language can say."""
+        count = len(problem.numbers)
+        return None if count == 4 else f"countdown is divided with 4 numbers, not with {count}"
+
+    def parts(self, problem: CountdownProblem) -> list[CountdownPart]:
+        """Return every candidate."""
+        return [
+            CountdownPart(
+                query=one.query, before=f" ?{one.prefix}", sentence=_sentence(one.query), wrap=one.wrap
+            )
+            for one in candidates(problem)
+        ]
+
+    def perfect(self, problem: CountdownProblem, part: SubQuery) -> frozenset[object]:
+        """Search the part exhaustively."""
+        harvest = self.harvest(problem)
+        harvest.add(part, joined_text(search(part.query)[1]))
+        return frozenset(harvest.found)
+
+    def harvest(self, problem: CountdownProblem) -> CountdownHarvest:
+        """Begin with nothing."""
+        return CountdownHarvest(wanted=problem.wanted)
+
+
+def _sentence(query: str) -> str:
+    """Say a sub-query to a model that does not know the language."""
+    numbers, _, target = query.partition(" >")
+    first, bar, second = numbers.partition(" |")
+    listed = ", ".join(f"{first} {second}".split())
+    paired = (
+        f", combining {' and '.join(first.split())} with each other and {' and '.join(second.split())} too"
+    )
+    return (
+        f"Using each of the numbers {listed} exactly once with + - * / and brackets{paired if bar else ''}, write up "
+        f"to {RETURNED} different expressions that equal {target.strip()}, with semicolons between them, or the word "
+        f"{NONE.strip()} if there is none."
+    )
