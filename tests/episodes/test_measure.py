@@ -21,7 +21,7 @@ def test_every_measure_by_hand() -> None:
         concurrency=16 / (13 * 3),
         active_per_tick=(1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1),
         span=13,
-        lower_bound=13,
+        lower_bound=10,
         decoded_tokens=22,
         wasted_tokens=6,
         sequential_tokens=16,
@@ -67,7 +67,7 @@ def test_an_estimate_is_told() -> None:
     assert not measure(episode(2, organizer(guess))).exact
 
 
-def test_no_schedule_is_shorter_than_the_work_and_the_longest_chain() -> None:
+def test_no_schedule_is_shorter_than_the_work_and_the_longest_text() -> None:
     queued = episode(2, organizer(5), worker("0/1", 10, 1, 3), worker("0/2", 10, 2, 4))
     seen = measure(queued)
     assert (seen.critical_path, seen.span, seen.lower_bound) == (22, 13, 13)

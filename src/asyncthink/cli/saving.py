@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from asyncthink.episodes import files
 from asyncthink.episodes.record import Episode
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import UsageError
+from asyncthink.settings import dump
 
 
 @contextmanager
@@ -23,11 +23,7 @@ def open_run(path: str, settings: Mapping[str, Any]) -> Generator[Callable[[Epis
     """
     if not path:
         raise UsageError("--output needs a folder")
-    config = "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in settings.items()
-        if value is not None
-    )
+    config = dump(settings)
     with files.told(Path(path)):
         begun = (Path(path) / "manifest.json").exists()
     run = RunDirectory.resume(path, config) if begun else RunDirectory.create(path, config, {})

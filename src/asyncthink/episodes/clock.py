@@ -162,7 +162,7 @@ def _run(one: Agent, children: list[Agent], courses: dict[str, _Course], slots: 
     steps += [(child.joined_at, 1, i) for i, child in enumerate(children) if child.joined_at is not None]
     steps += [(at, 2, n) for at, n in one.inserts]
     course = _Course()
-    free = [0] * slots
+    free = [0] * min(slots, len(children))
     ends: dict[int, int] = {}
     for at, step, i in sorted(steps):
         course.work(at - course.decoded)

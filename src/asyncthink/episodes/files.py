@@ -83,18 +83,35 @@ def replace(file: Path, data: bytes) -> None:
 
 def cut_tail(fd: int) -> int:
     """Cut off what follows the last line's end; return how many bytes that was."""
-    size = keep = os.fstat(fd).st_size
-    while keep:
-        block = os.pread(fd, min(_BLOCK, keep), max(0, keep - _BLOCK))
-        end = block.rfind(b"\n")
-        if end >= 0:
-            keep -= len(block) - end - 1
-            break
-        keep -= len(block)
-    if keep < size:
-        os.ftruncate(fd, keep)
+    size = os.fstat(fd).st_size
+    torn = size - _line_end(fd, size)
+    cut(fd, torn)
+    return torn
+
+
+def last_line(fd: int) -> bytes:
+    """Return the last line with its end; nothing from a file without lines."""
+    end = _line_end(fd, os.fstat(fd).st_size)
+    begin = _line_end(fd, max(0, end - 1))
+    return os.pread(fd, end - begin, begin)
+
+
+def cut(fd: int, n_bytes: int) -> None:
+    """Take bytes off the end, and sync."""
+    if n_bytes:
+        os.ftruncate(fd, os.fstat(fd).st_size - n_bytes)
         os.fsync(fd)
-    return size - keep
+
+
+def _line_end(fd: int, before: int) -> int:
+    """Return where the last line that ends before some place ends; 0 if there is none."""
+    while before:
+        begin = max(0, before - _BLOCK)
+        end = os.pread(fd, before - begin, begin).rfind(b"\n")
+        if end >= 0:
+            return begin + end + 1
+        before = begin
+    return 0
 
 
 def one_line(error: Exception) -> str:

@@ -39,8 +39,9 @@ class Metrics(Value, frozen=True, kw_only=True):
     span: int
     """Ticks of the longest chain of work that waits for work: T if every fork found a slot at once [D]."""
     lower_bound: int
-    """Ticks: no schedule of the counted work on c agents is shorter, the larger of work / c and `span`. Where
-    sub-organizers bring pools of their own, more than c agents work and T may be below it [D]."""
+    """Ticks: no schedule of the same texts on c agents is shorter, whatever is forked and joined when: the larger of
+    work / c and the longest single text. Where sub-organizers bring pools of their own, more than c agents work,
+    and T may be below it [D]."""
     decoded_tokens: int
     """Tokens written by all agents, tags, hidden reasoning and what a plan dictated included, overrun
     excluded [P]."""
@@ -80,8 +81,8 @@ def measure(episode: Episode) -> Metrics:
     """Measure one episode."""
     everyone = agents(episode.traces)
     plan = clock.arrange(everyone, episode.capacity)
-    span = _span(everyone, plan)
     active = tuple(plan.active())
+    longest = [one.own for one in everyone if plan.turns[one.path].counted and plan.turns[one.path].spans]
     segments = [(trace.path, one) for trace in episode.traces for one in trace.segments]
     decoded = [(path, one.n_tokens) for path, one in segments if one.kind in WRITTEN]
     usages = [trace.usage for trace in episode.traces if trace.usage is not None]
@@ -93,8 +94,8 @@ def measure(episode: Episode) -> Metrics:
         critical_path_with_inserted=clock.schedule(episode, with_inserted=True).total,
         concurrency=sum(active) / (plan.total * episode.capacity) if plan.total else 0.0,
         active_per_tick=active,
-        span=span,
-        lower_bound=max(span, -(-sum(active) // episode.capacity)),
+        span=_span(everyone, plan),
+        lower_bound=max([-(-sum(active) // episode.capacity), *longest]),
         decoded_tokens=written,
         wasted_tokens=written - kept,
         sequential_tokens=kept,

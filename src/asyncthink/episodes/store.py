@@ -4,8 +4,8 @@
     manifest.json    versions, time of creation, what the caller adds; written last: it makes the folder a run
     episodes.jsonl   one episode a line, on disk before `append` returns; locked by its one writer
 
-A line without its end was cut off by a kill and was never reported: readers drop it and say so, resuming
-truncates it. Any other broken line is refused. Keys and passwords are refused before anything is written.
+A line without its end was cut off by a kill and was never reported, and a last line that cannot be read is what a
+bad disk left of one: readers drop it and say so, resuming truncates it. Any other broken line is refused. Keys and passwords are refused before anything is written.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from asyncthink.episodes import configuration, files
 from asyncthink.episodes.record import Episode, decode, encode
 from asyncthink.errors import RecordError
 
+_UNREADABLE = (RecordError, UnicodeDecodeError, RecursionError)
+
 
 class RunDirectory:
     """One run on disk: `open` it to read; `create` or `resume` it, best with `with`, to be its one writer."""
@@ -40,13 +42,20 @@ class RunDirectory:
         self._turn = Lock()
 
     @classmethod
-    def create(cls, path: str | Path, config: str, manifest: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        config: str,
+        manifest: Mapping[str, Any],
+        beside: Mapping[str, bytes] | None = None,
+    ) -> Self:
         """Begin a run, in a folder that is made where it is missing.
 
         Args:
             path: the run's folder.
             config: the resolved configuration, TOML.
             manifest: seeds, data digests and the like, JSON values; versions and time are added.
+            beside: what else the run needs in order to go on, name -> content.
 
         Raises:
             RecordError: the folder holds a run or cannot be written, the configuration is no TOML, a value is
@@ -66,6 +75,8 @@ class RunDirectory:
                 if file.exists() and file.read_bytes() != config.encode():
                     raise RecordError(f"{file} belongs to something else: name another folder")
                 files.replace(file, config.encode())
+                for name, content in (beside or {}).items():
+                    files.replace(path / name, content)
                 files.replace(path / "manifest.json", written)
         return cls(path, config, whole, fd)
 
@@ -104,7 +115,11 @@ class RunDirectory:
         with files.told(run.path):
             fd = files.lock(run.path / "episodes.jsonl", create=False)
             with files.closed_on_error(fd):
-                run._warn_torn(files.cut_tail(fd))
+                run._warn("a torn", files.cut_tail(fd))
+                last = files.last_line(fd)
+                if last and not _readable(last):
+                    files.cut(fd, len(last))
+                    run._warn("an unreadable", len(last))
         run._fd = fd
         return run
 
@@ -134,11 +149,14 @@ class RunDirectory:
         with files.told(file), file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
-                    self._warn_torn(len(line))
+                    self._warn("a torn", len(line))
                     return
                 try:
                     episode = decode(line)
-                except (RecordError, UnicodeDecodeError, RecursionError) as error:
+                except _UNREADABLE as error:
+                    if not lines.read(1):
+                        self._warn("an unreadable", len(line))
+                        return
                     raise RecordError(f"{file} line {number}: {files.one_line(error)}") from error
                 yield episode
 
@@ -155,10 +173,18 @@ class RunDirectory:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _warn_torn(self, n_bytes: int) -> None:
-        message = f"{self.path / 'episodes.jsonl'}: a torn last line ({n_bytes} bytes) was dropped"
+    def _warn(self, how: str, n_bytes: int) -> None:
+        message = f"{self.path / 'episodes.jsonl'}: {how} last line ({n_bytes} bytes) was dropped"
         if n_bytes and message not in self.warnings:
             self.warnings.append(message)
+
+
+def _readable(line: bytes) -> bool:
+    try:
+        decode(line)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def _versions() -> dict[str, Any]:

@@ -204,6 +204,18 @@ class Organization:
             yield receive
             group.cancel_scope.cancel()
 
+    def capacity_for(self, query: str | Asked) -> int:
+        """Return the capacity that a query will be thought through with.
+
+        Raises:
+            UsageError: the model was not made for it.
+        """
+        return self._capacity(self._known(query))
+
+    def _capacity(self, known: Asked | None) -> int:
+        usual = self.engine.profile.capacity or (known.task.capacity if known else DEFAULT_CAPACITY)
+        return self.capacity or usual
+
     def _known(self, query: str | Asked) -> Asked | None:
         """Return the task's problem that a query is, and make sure that the model was made for it."""
         tasks = self.engine.profile.tasks
@@ -230,10 +242,9 @@ class Organization:
 
     async def _run(self, query: str | Asked, seed: int, emit: Listener, trial: Trial | None = None) -> None:
         known = self._known(query)
+        capacity = self._capacity(known)
         own = known and (self.engine.profile.tasks or not isinstance(query, str))
         asked = known.task.prompt(known.problem) if known and own else str(query)
-        usual = self.engine.profile.capacity or (known.task.capacity if known else DEFAULT_CAPACITY)
-        capacity = self.capacity or usual
         stage = self._stage(capacity, seed, emit)
         started = Started(
             id=stage.id,

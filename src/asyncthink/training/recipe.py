@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, field, is_dataclass, replace
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from asyncthink.errors import UnknownNameError, UsageError
+from asyncthink.settings import convert, find_recipe, parse
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
@@ -150,35 +147,5 @@ def load_recipe(path: str) -> Recipe:
     Raises:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
     """
-    try:
-        text = _find(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    try:
-        raw: dict[str, Any] = tomllib.loads(text)
-        _check_keys(raw, Recipe)
-        return msgspec.convert({**raw, "source": text}, Recipe, strict=True)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
-def _check_keys(raw: dict[str, Any], shape: type, prefix: str = "") -> None:
-    """Raise for a key that `shape` does not have; msgspec skips those of a dataclass."""
-    known = {name: kind for name, kind in get_type_hints(shape).items() if name != "source"}
-    for key, value in raw.items():
-        if key not in known:
-            raise UnknownNameError("recipe key", prefix + key, [prefix + name for name in known])
-        sections = [kind for kind in (known[key], *get_args(known[key])) if is_dataclass(kind)]
-        if sections and isinstance(value, dict):
-            _check_keys(cast("dict[str, Any]", value), cast("type", sections[0]), f"{prefix}{key}.")
-
-
-def _find(path: str) -> str:
-    if Path(path).is_file():
-        return Path(path).read_text(encoding="utf-8")
-    folder = resources.files("asyncthink") / "recipes"
-    known = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
-    name = Path(path).name
-    if name not in known:
-        raise UnknownNameError("recipe", path, [f"recipes/{known_name}" for known_name in known])
-    return known[name].read_text(encoding="utf-8")
+    text = find_recipe(path)
+    return replace(convert(parse(text, path), Recipe, path, hidden=["source"]), source=text)

@@ -1,0 +1,104 @@
+"""Settings in TOML: files of typed sections, read strictly and written so that they can be read back.
+
+An unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from asyncthink.errors import UnknownNameError, UsageError
+
+T = TypeVar("T")
+
+
+def find_recipe(path: str) -> str:
+    """Return the text of a recipe file; a name that is no file is looked up among the packaged recipes.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    try:
+        if Path(path).is_file():
+            return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    folder = resources.files("asyncthink") / "recipes"
+    known = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    name = Path(path).name
+    if name not in known:
+        raise UnknownNameError("recipe", path, [f"recipes/{known_name}" for known_name in known])
+    return known[name].read_text(encoding="utf-8")
+
+
+def parse(text: str, path: str) -> dict[str, Any]:
+    """Read TOML; an error names the file.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def convert(raw: Mapping[str, Any], shape: type[T], path: str, hidden: Collection[str] = ()) -> T:
+    """Make a dataclass of sections from what was read; fields that are `hidden` are no keys.
+
+    Raises:
+        UsageError: a key is missing, of the wrong type or out of range.
+        UnknownNameError: a key is not known.
+    """
+    check_keys(raw, shape, hidden=hidden)
+    try:
+        return msgspec.convert(raw, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def check_keys(raw: Mapping[str, Any], shape: type, prefix: str = "", hidden: Collection[str] = ()) -> None:
+    """Raise for a key that `shape` does not have; msgspec skips those of a dataclass."""
+    known = {name: kind for name, kind in get_type_hints(shape).items() if name not in hidden}
+    for key, value in raw.items():
+        if key not in known:
+            raise UnknownNameError("recipe key", prefix + key, [prefix + name for name in known])
+        kinds = get_args(known[key])
+        sections = [cast("type", kind) for kind in (known[key], *kinds) if is_dataclass(kind)]
+        if not sections or not isinstance(value, dict):
+            continue
+        named = cast("dict[str, Any]", value)
+        if get_origin(known[key]) is not dict:
+            check_keys(named, sections[0], f"{prefix}{key}.")
+            continue
+        for name, section in named.items():
+            if isinstance(section, dict):
+                check_keys(cast("dict[str, Any]", section), sections[0], f"{prefix}{key}.{name}.")
+
+
+def dump(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return values as TOML: None is left out, a mapping becomes a table behind the plain values."""
+    plain = [(key, value) for key, value in values.items() if not isinstance(value, Mapping)]
+    lines = [
+        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in plain
+        if value is not None
+    ]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            name = prefix + _key(key)
+            lines.append(f"\n[{name}]\n" + dump(cast("Mapping[str, Any]", value), f"{name}."))
+    return "".join(lines)
+
+
+def _key(name: str) -> str:
+    bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return name if bare else json.dumps(name, ensure_ascii=False)
