@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from asyncthink.cli.doctor import doctor_command
+from asyncthink.cli.eval import eval_command
 from asyncthink.cli.prompts import prompts_command
 from asyncthink.cli.tasks import tasks_command
 from asyncthink.cli.think import think_command
@@ -44,6 +45,7 @@ def asyncthink(
 
 
 app.command("think")(think_command)
+app.command("eval")(eval_command)
 app.add_typer(train_app, name="train")
 app.command("tasks")(tasks_command)
 app.command("prompts")(prompts_command)

@@ -1,0 +1,200 @@
+"""`asyncthink eval`: methods side by side on a task's problems."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncthink.cli.options import (
+    API,
+    BASE_URL,
+    CONTINUATION,
+    INTERRUPTED,
+    MAX_CONCURRENCY,
+    TOKENIZER,
+    fail,
+    one_line_errors,
+    option,
+)
+from asyncthink.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from asyncthink.evaluation.run import Run
+
+ENGINE = 4
+PLAIN_SECONDS = 10.0
+"""Seconds between lines of progress where nobody watches a terminal."""
+
+
+@one_line_errors
+def eval_command(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file (TOML); options change it.")] = None,
+    task: Annotated[str | None, option("--task", "What is asked: see `asyncthink tasks`.")] = None,
+    methods: Annotated[
+        str | None,
+        option(
+            "--methods", "With commas: asyncthink, sequential, parallel, or probes: see docs/evaluation.md."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
+    ] = None,
+    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
+    api: Annotated[str | None, option("--api", API)] = None,
+    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
+    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
+    max_concurrency: Annotated[int | None, option("--max-concurrency", MAX_CONCURRENCY)] = None,
+    samples: Annotated[int | None, option("--samples", "Trials of each problem. [default: 1]")] = None,
+    limit: Annotated[int | None, option("--limit", "Problems. [default: 100, or the whole file]")] = None,
+    problems: Annotated[
+        str | None, option("--problems", "Your own problems: FILE.jsonl, or hf:NAME for a data set.")
+    ] = None,
+    split: Annotated[str | None, option("--split", "train, dev or test. [default: dev]")] = None,
+    seed: Annotated[int | None, option("--seed", "Of drawn problems and of sampling. [default: 0]")] = None,
+    capacity: Annotated[
+        int | None, option("--capacity", "c. [default: the model's, else the task's]")
+    ] = None,
+    temperature: Annotated[
+        float | None, option("--temperature", "[default: the model's; 0.5 for samples of a greedy one]")
+    ] = None,
+    top_p: Annotated[
+        float | None, option("--top-p", "Sample from the likeliest tokens of this mass.")
+    ] = None,
+    max_critical_path: Annotated[int | None, option("--max-critical-path", "Cap on T, all methods.")] = None,
+    max_tokens: Annotated[int | None, option("--max-tokens", "Decoded tokens, all agents.")] = None,
+    max_organizer_tokens: Annotated[
+        int | None, option("--max-organizer-tokens", "Decoded tokens of each organizer or trace.")
+    ] = None,
+    max_worker_tokens: Annotated[
+        int | None, option("--max-worker-tokens", "Decoded tokens of each worker.")
+    ] = None,
+    max_forks: Annotated[int | None, option("--max-forks", "Workers that an episode may start.")] = None,
+    deadline: Annotated[float | None, option("--deadline", "Wall seconds of an episode.")] = None,
+    max_cost: Annotated[float | None, option("--max-cost", "Cost of an episode; needs --prices.")] = None,
+    prices: Annotated[str | None, option("--prices", "Price table (TOML): see docs/servers.md.")] = None,
+    prompts: Annotated[str | None, option("--prompts", "Prompts (TOML) for untrained models.")] = None,
+    reminders: Annotated[
+        bool | None, option("--reminders/--no-reminders", "Ask once for a forgotten last tag.")
+    ] = None,
+    at_once: Annotated[int | None, option("--at-once", "Episodes in flight. [default: 64]")] = None,
+    output: Annotated[str | None, option("--output", "Run directory. [default: runs/TASK-TIME]")] = None,
+    resume: Annotated[str | None, option("--resume", "Go on with this run; needs nothing else.")] = None,
+    json: Annotated[bool, option("--json", "Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Try methods on the same problems; end with a table, figures and report.html.
+
+    asyncthink eval --task countdown --methods asyncthink,sequential,parallel --samples 4
+
+    A killed run goes on with --resume RUN. Given again with the same --output, the same command does that too.
+    """
+    options = {name: value for name, value in locals().items() if value is not None}
+    for name in ("recipe", "methods", "output", "resume", "json"):
+        options.pop(name, None)
+    from rich.console import Console
+
+    from asyncthink.evaluation.report import write_report
+
+    console = Console(stderr=True)
+    with _run(recipe, options, methods, output, resume) as run:
+        console.print(f"run directory: {run.directory.path}", highlight=False, markup=False, soft_wrap=True)
+        interrupted, error = _carry_out(run, console)
+        summary = write_report(run.evaluation, run.directory) if run.done else None
+    if json and summary is not None:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+    elif summary is not None:
+        from asyncthink.evaluation.tables import printed
+
+        Console().print(printed(summary))
+        sys.stdout.write(f"report: {run.directory.path / 'report.html'}\n")
+    _end(run, interrupted, error)
+
+
+def _run(
+    recipe: str | None, options: dict[str, Any], methods: str | None, output: str | None, resumed: str | None
+) -> AbstractContextManager[Run]:
+    """Open the run that the arguments ask for."""
+    from pathlib import Path
+
+    from asyncthink.evaluation.recipe import resolve
+    from asyncthink.evaluation.run import begin, resume
+    from asyncthink.settings import find_recipe, parse
+
+    if resumed is not None:
+        others = {"recipe": recipe, "methods": methods, "output": output}
+        given = [*options, *(name for name, value in others.items() if value)]
+        if given:
+            raise UsageError(f"--resume takes everything from the run: leave out {', '.join(given)}")
+        return resume(Path(resumed))
+    raw = parse(find_recipe(recipe), recipe) if recipe else {}
+    if "task" not in raw and "task" not in options:
+        raise UsageError(
+            "there is no task: asyncthink eval --task countdown --methods asyncthink,sequential,parallel"
+        )
+    if methods is not None:
+        chosen = [name.strip() for name in methods.split(",") if name.strip()]
+        if len(set(chosen)) < len(chosen):
+            raise UsageError(f"--methods names one twice: {methods}")
+        raw["methods"] = {name: raw.get("methods", {}).get(name, {}) for name in chosen}
+    elif not recipe:
+        raw["methods"] = {name: {} for name in ("asyncthink", "sequential", "parallel")}
+    whole = resolve({**raw, **options}, recipe or "options")
+    return begin(whole, Path(output) if output is not None else _folder(whole.task))
+
+
+def _folder(task: str) -> Path:
+    """Return a run directory that is named by the clock and not there yet."""
+    from datetime import datetime
+    from itertools import count
+    from pathlib import Path
+
+    name = f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    tries = (Path("runs") / (name if not n else f"{name}-{n}") for n in count())
+    return next(path for path in tries if not path.exists())
+
+
+def _carry_out(run: Run, console: Console) -> tuple[bool, Exception | None]:
+    """Try what is left; return whether that was interrupted, and what ended it early."""
+    import anyio
+
+    from asyncthink.cli.notes import told_to
+    from asyncthink.cli.watching import watched
+    from asyncthink.errors import AsyncThinkError
+    from asyncthink.evaluation.board import Board
+
+    board = Board()
+    for warning in run.directory.warnings:
+        board.note(warning)
+    with watched(board, console, PLAIN_SECONDS), told_to(board.note):
+        try:
+            anyio.run(run.go_on, board)
+        except KeyboardInterrupt:
+            return True, None
+        except AsyncThinkError as error:
+            return False, error
+    return False, None
+
+
+def _end(run: Run, interrupted: bool, error: Exception | None) -> None:
+    """Say what is missing, and how to go on."""
+    from asyncthink.errors import AsyncThinkError
+
+    left = len(run.left)
+    again = f"go on with: asyncthink eval --resume {run.directory.path}"
+    if interrupted:
+        fail(f"interrupted with {left} episodes to go; {again}", INTERRUPTED)
+    if error is not None:
+        fail(
+            f"{error}; {left} episodes to go, {again}",
+            error.exit_status if isinstance(error, AsyncThinkError) else 1,
+        )
+    if left:
+        fail(f"{left} episodes failed, the last with: {run.failures[-1]}; {again}", ENGINE)

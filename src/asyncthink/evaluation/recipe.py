@@ -1,0 +1,178 @@
+"""What an evaluation is asked to do: a TOML file, or the same keys as options.
+
+    task = "countdown"
+    samples = 4
+    max_critical_path = 600       # settings here hold for every method
+
+    [methods.asyncthink]
+
+    [methods.sequential-1k]       # a name of its own; what it is based on stands in `method`
+    method = "sequential"
+    max_organizer_tokens = 1024
+
+    [methods.workers]             # a list is a sweep: one arm for each value
+    method = "asyncthink"
+    max_worker_tokens = [64, 128, 256]
+
+Resolving it pushes every setting down into its arms; the run directory holds that form, which is a recipe again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import product
+from typing import Any, cast
+
+from asyncthink.errors import UnknownNameError, UsageError
+from asyncthink.evaluation.methods import preset
+from asyncthink.runtime.budget import Limits
+from asyncthink.settings import check_keys, convert
+from asyncthink.tasks import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one arm is run with; at the top of a recipe, what every arm is run with that says nothing else."""
+
+    model: str = "embedded"
+    base_url: str | None = None
+    api: str | None = None
+    tokenizer: str | None = None
+    continuation: str | None = None
+    max_concurrency: int | None = None
+    capacity: int | None = None
+    """c; None: the model's, else the task's, else 4."""
+    temperature: float | None = None
+    """None: what the model declares; where that is greedy and a problem has several samples, they are sampled
+    at `PARALLEL_TEMPERATURE`, every method alike."""
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    max_critical_path: int | None = None
+    """The cap on T that all methods stand under, where the claim is about latency."""
+    max_organizer_tokens: int | None = None
+    max_worker_tokens: int | None = None
+    max_forks: int | None = None
+    deadline: float | None = None
+    max_cost: float | None = None
+    prices: str | None = None
+    """File of a price table."""
+    prompts: str | None = None
+    """File of prompts for models that were not trained on the protocol."""
+    reminders: bool | None = None
+
+    def limits(self) -> Limits:
+        """Return the budgets.
+
+        Raises:
+            UsageError: one makes no sense.
+        """
+        return Limits(**{each.name: getattr(self, each.name) for each in fields(Limits)})
+
+    def server(self) -> dict[str, Any]:
+        """Return what `load_engine` is told of a server."""
+        names = ("base_url", "api", "tokenizer", "continuation", "max_concurrency")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSettings(Settings):
+    """One arm: a method and its settings."""
+
+    method: str = ""
+    """What it is based on, one of `asyncthink.evaluation.methods.PRESETS`; empty: its own name is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole evaluation."""
+
+    task: str
+    split: str = "dev"
+    seed: int = 0
+    """Of the problems that are drawn, and of sampling."""
+    limit: int | None = None
+    """How many problems; None: 100 where the task draws them, else all there are."""
+    problems: str | None = None
+    """A file of problems, JSON lines, or hf:NAME for a data set; None: the task's own."""
+    samples: int = 1
+    """How often each problem is tried by each method."""
+    at_once: int | None = None
+    """Episodes in flight; None: 64."""
+    methods: dict[str, ArmSettings] = field(default_factory=dict[str, ArmSettings])
+
+    def plain(self) -> dict[str, Any]:
+        """Return the recipe as it is written to a file."""
+        return asdict(self)
+
+
+DEFAULT_LIMIT, DEFAULT_AT_ONCE = 100, 64
+_SHARED = {each.name for each in fields(Settings)}
+_OWN = {each.name for each in fields(Recipe)}
+_SWEPT = _SHARED - {"base_url"}
+
+
+def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
+    """Make a recipe of what was read, every sweep spelled out and every setting in its arm.
+
+    Raises:
+        UsageError: a key is missing or makes no sense.
+        UnknownNameError: a key, split or method is not known.
+    """
+    for name in raw:
+        if name not in _SHARED and name not in _OWN:
+            raise UnknownNameError("recipe key", name, _SHARED | _OWN)
+    shared = {name: value for name, value in raw.items() if name in _SHARED}
+    own = {name: value for name, value in raw.items() if name in _OWN}
+    arms: dict[str, Any] = {}
+    methods: Any = own.get("methods") or {}
+    if not isinstance(methods, Mapping):
+        raise UsageError(f"{path}: methods are tables, as in [methods.sequential]")
+    for name, settings in cast("Mapping[str, Any]", methods).items():
+        if not isinstance(settings, Mapping):
+            raise UsageError(f"{path}: methods.{name} is a table, as in [methods.{name}]")
+        whole = {**shared, **cast("Mapping[str, Any]", settings)}
+        check_keys(whole, ArmSettings, f"methods.{name}.")
+        whole["method"] = preset(str(whole.get("method") or name), name).name
+        arms.update(_swept(name, whole))
+    recipe = convert({**own, "methods": arms}, Recipe, path)
+    _check(recipe, path)
+    return recipe
+
+
+def _swept(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return one arm for each combination of the values that were given as lists."""
+    lists: dict[str, Sequence[Any]] = {
+        key: cast("list[Any]", value)
+        for key, value in settings.items()
+        if key in _SWEPT and isinstance(value, list)
+    }
+    for key, values in lists.items():
+        if len(set(map(repr, values))) < max(1, len(values)):
+            raise UsageError(f"methods.{name}.{key} is a sweep: a list of different values")
+    arms: dict[str, Mapping[str, Any]] = {}
+    for values in product(*lists.values()):
+        chosen = dict(zip(lists, values, strict=True))
+        arms[" ".join([name, *(f"{key}={value}" for key, value in chosen.items())])] = {**settings, **chosen}
+    return arms
+
+
+def _check(recipe: Recipe, path: str) -> None:
+    if recipe.split not in list(Split):
+        raise UnknownNameError("split", recipe.split, list(Split))
+    if not recipe.methods:
+        raise UsageError(f"{path}: there is no method: --methods asyncthink,sequential,parallel")
+    for name in ("samples", "limit", "at_once"):
+        value = getattr(recipe, name)
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
+    for name, arm in recipe.methods.items():
+        try:
+            arm.limits()
+        except UsageError as error:
+            raise UsageError(f"methods.{name}: {error}") from error
+        if recipe.samples > 1 and arm.temperature == 0:
+            raise UsageError(
+                f"methods.{name}: at temperature 0 all {recipe.samples} samples are the same text: "
+                "--samples 1, or a --temperature above 0"
+            )

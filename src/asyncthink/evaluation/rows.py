@@ -1,0 +1,140 @@
+"""One row an episode: what it scored and what it cost. Tables and figures are made of rows, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from asyncthink.episodes.metrics import Metrics, measure
+from asyncthink.episodes.record import WRITTEN, Episode, Outcome, Value
+from asyncthink.tasks import Asked, Score, get_task
+
+
+class Step(Value, frozen=True, kw_only=True):
+    """What an episode is worth from some budget on."""
+
+    cost: int
+    """The least budget for it."""
+    score: float
+
+
+class Row(Value, frozen=True, kw_only=True):
+    """A judged episode."""
+
+    arm: str
+    problem: str
+    """Key of the problem: rows of one problem are one cluster, and what methods are paired by."""
+    sample: int
+    method: str
+    """asyncthink, sequential, parallel or plan."""
+    model: str
+    capacity: int
+    score: float
+    """Of the answer, in [0, 1]; 0 without one."""
+    asked: int
+    """Answers that were asked for."""
+    correct: int
+    """Of these, how many are right."""
+    pooled: float | None
+    """Parallel thinking: the score of all traces' answers together; None for other methods."""
+    pooled_correct: int | None
+    answered: bool
+    stop_reason: str
+    format_errors: tuple[str, ...]
+    by_ticks: tuple[Step, ...]
+    """The score under a cap on T, at rising caps, exactly: below the first it is 0. One step at T; parallel
+    thinking has one for each trace that ends, since those that have not are cut off and the others merged."""
+    by_tokens: tuple[Step, ...]
+    """The same under a cap on the decoded tokens of all agents."""
+    by_workers: tuple[Step, ...]
+    """The same with at most so many workers; parallel thinking with fewer traces, the first ones."""
+    lost_workers: int
+    """Joined workers that had nothing to return, whatever the reason."""
+    failed_workers: int
+    """Workers that an engine's failure ended."""
+    metrics: Metrics
+
+    @property
+    def valid(self) -> bool:
+        """Whether it has no format error."""
+        return not self.format_errors
+
+
+def row_of(episode: Episode, asked: Asked) -> Row:
+    """Judge and measure an episode of an evaluation.
+
+    Raises:
+        ValueError: it is of no evaluation.
+    """
+    if episode.trial is None:
+        raise ValueError(f"episode {episode.id!r} is of no evaluation")
+    score = asked.task.check(asked.problem, episode.answer or "")
+    pooled = _pooled(episode, asked)
+    metrics = measure(episode)
+    ticks, tokens, workers = (
+        _merged_steps(episode, asked)
+        if episode.method == "parallel"
+        else tuple(
+            (Step(cost=cost, score=score.value),)
+            for cost in (metrics.critical_path, metrics.decoded_tokens, metrics.forks)
+        )
+    )
+    return Row(
+        arm=episode.trial.arm,
+        problem=episode.trial.problem,
+        sample=episode.trial.sample,
+        method=episode.method,
+        model=episode.model,
+        capacity=episode.capacity,
+        score=score.value,
+        asked=score.of,
+        correct=round(score.value * score.of),
+        pooled=pooled.value if pooled else None,
+        pooled_correct=round(pooled.value * pooled.of) if pooled else None,
+        answered=episode.answer is not None,
+        by_ticks=ticks,
+        by_tokens=tokens,
+        by_workers=workers,
+        stop_reason=episode.stop_reason.value,
+        format_errors=tuple(episode.format_errors),
+        lost_workers=sum(one.joined_at is not None and one.result is None for one in episode.traces),
+        failed_workers=sum(one.outcome is Outcome.ENGINE_ERROR for one in episode.traces),
+        metrics=metrics,
+    )
+
+
+def _pooled(episode: Episode, asked: Asked) -> Score | None:
+    if episode.method != "parallel":
+        return None
+    results = [trace.result for trace in episode.traces]
+    return asked.task.pool(asked.problem, [result for result in results if result is not None])
+
+
+def _merged_steps(episode: Episode, asked: Asked) -> Iterator[tuple[Step, ...]]:
+    """Return what parallel thinking scores under caps on T, on all tokens, and on workers."""
+    lengths = [sum(one.n_tokens for one in trace.segments if one.kind in WRITTEN) for trace in episode.traces]
+    answers = [trace.result for trace in episode.traces]
+
+    def worth(chosen: Iterable[int]) -> float:
+        texts = [text for i in sorted(chosen) if (text := answers[i]) is not None]
+        return asked.task.check(asked.problem, asked.task.merge(texts)).value if texts else 0.0
+
+    ends = sorted(set(lengths))
+    scores = [worth(i for i, length in enumerate(lengths) if length <= end) for end in ends]
+    spent = [sum(min(length, end) for length in lengths) for end in ends]
+    yield tuple(Step(cost=end, score=score) for end, score in zip(ends, scores, strict=True))
+    yield tuple(Step(cost=cost, score=score) for cost, score in zip(spent, scores, strict=True))
+    yield tuple(Step(cost=n, score=worth(range(n + 1))) for n in range(len(lengths)))
+
+
+def judged(episodes: Iterable[Episode]) -> Iterator[Row]:
+    """Judge episodes by the problems in their own records."""
+    for episode in episodes:
+        assert episode.task is not None and episode.problem is not None, "evaluations ask problems of tasks"
+        yield row_of(episode, asked_again(episode.task, episode.problem))
+
+
+def asked_again(task: str, problem: dict[str, Any]) -> Asked:
+    """Return the problem that a record holds."""
+    known = get_task(task)
+    return Asked(known, known.read(problem))

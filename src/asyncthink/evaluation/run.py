@@ -1,0 +1,181 @@
+"""From a recipe to episodes on disk: bounded fan-out over problems x methods x samples, resumed where it stopped.
+
+A trial is done once its episode is on disk. What an engine's failure ended is not: it is counted, and tried again
+when the run is resumed. A resumed run has the same trials with the same seeds, so it ends as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from anyio import to_thread
+
+from asyncthink.episodes.events import Event
+from asyncthink.episodes.record import Episode, StopReason, Trial
+from asyncthink.episodes.store import RunDirectory
+from asyncthink.errors import EngineError, RecordError
+from asyncthink.evaluation.preflight import Arm, Evaluation, check_room, prepare
+from asyncthink.evaluation.problems import Question, stored
+from asyncthink.evaluation.recipe import Recipe, resolve
+from asyncthink.evaluation.rows import Row, row_of
+from asyncthink.runtime.fanout import each
+from asyncthink.settings import dump, parse
+
+PROBLEMS = "problems.jsonl"
+MAX_FAILURES = 20
+"""Episodes that an engine may fail before a run stops by itself."""
+Cell: TypeAlias = tuple[Arm, Question, Trial]
+
+
+class Watcher:
+    """Told how a run goes on; does nothing by itself."""
+
+    def begin(self, evaluation: Evaluation, done: int) -> None:
+        """The run begins, with so many trials done before."""
+
+    def event(self, trial: Trial, event: Event) -> None:
+        """Something happens in an episode."""
+
+    def row(self, row: Row) -> None:
+        """An episode is on disk."""
+
+    def failed(self, trial: Trial, cause: str) -> None:
+        """An engine failed; the trial is left for later."""
+
+
+class Run:
+    """An evaluation and its run directory, open for writing; best made by `begin` or `resume`."""
+
+    def __init__(self, evaluation: Evaluation, directory: RunDirectory) -> None:
+        self.evaluation, self.directory = evaluation, directory
+        self.failures: list[str] = []
+        """Causes of the episodes that an engine failed."""
+        known = {trial for _, _, trial in evaluation.trials()}
+        self.done: set[Trial] = set()
+        for episode in directory.episodes():
+            if episode.trial in known and episode.trial not in self.done:
+                self.done.add(episode.trial)
+            else:
+                directory.warnings.append(
+                    f"episode {episode.id} is none of this run's, or there twice: left out"
+                )
+
+    @property
+    def left(self) -> list[Cell]:
+        """The trials that are not done."""
+        return [cell for cell in self.evaluation.trials() if cell[2] not in self.done]
+
+    async def go_on(self, watcher: Watcher) -> None:
+        """Try everything that is left.
+
+        Raises:
+            EngineError: an engine cannot be opened, or fails too often.
+            RecordError: an episode cannot be kept; the others are.
+        """
+        watcher.begin(self.evaluation, len(self.done))
+        cells = self.left
+        if not cells:
+            return
+        async with AsyncExitStack() as held:
+            for engine in self.evaluation.engines:
+                opener = next(
+                    arm.organization for arm in self.evaluation.arms if arm.organization.engine is engine
+                )
+                await held.enter_async_context(opener)
+            await each(cells, lambda cell: self._try(cell, watcher), self.evaluation.at_once)
+
+    async def _try(self, cell: Cell, watcher: Watcher) -> None:
+        arm, question, trial = cell
+        organization = arm.preset.of(arm.organization, question.asked)
+        episode = await organization.think(
+            question.asked,
+            seed=seed_of(self.evaluation.recipe.seed, trial),
+            listen=lambda event: watcher.event(trial, event),
+            trial=trial,
+        )
+        if episode.stop_reason is StopReason.ENGINE_ERROR:
+            self._fail(trial, episode.cause or "the engine failed", watcher)
+            return
+        row = await to_thread.run_sync(self._keep, episode, question)
+        self.done.add(trial)
+        watcher.row(row)
+
+    def _keep(self, episode: Episode, question: Question) -> Row:
+        self.directory.append(episode)
+        return row_of(episode, question.asked)
+
+    def _fail(self, trial: Trial, cause: str, watcher: Watcher) -> None:
+        self.failures.append(cause)
+        watcher.failed(trial, cause)
+        if len(self.failures) >= MAX_FAILURES:
+            raise EngineError(f"{len(self.failures)} episodes failed, the last with: {cause}")
+
+
+def seed_of(seed: int, trial: Trial) -> int:
+    """Return the seed of a trial's sampling: the same for all methods, another for each problem and sample."""
+    text = f"{seed}:{trial.problem}:{trial.sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+@contextmanager
+def begin(recipe: Recipe, output: Path) -> Generator[Run]:
+    """Begin a run, or go on with the one that is there, if it was made with the same recipe.
+
+    Raises:
+        UsageError: the recipe cannot be run.
+        RecordError: the folder cannot be written, is being written, or holds something else.
+    """
+    if (output / "manifest.json").exists():
+        with _resumed(output, dump(recipe.plain())) as run:
+            yield run
+        return
+    evaluation = prepare(recipe)
+    check_room(output, sum(1 for _ in evaluation.trials()))
+    problems = stored(evaluation.questions)
+    manifest: dict[str, Any] = {
+        "kind": "evaluation",
+        "models": sorted({arm.organization.engine.name for arm in evaluation.arms}),
+        "problems": len(evaluation.questions),
+        "problems_sha256": hashlib.sha256(problems).hexdigest(),
+    }
+    config = dump(recipe.plain())
+    with RunDirectory.create(output, config, manifest, {PROBLEMS: problems}) as directory:
+        yield Run(evaluation, directory)
+
+
+@contextmanager
+def resume(path: Path) -> Generator[Run]:
+    """Go on with a run, with nothing but its folder.
+
+    Raises:
+        RecordError: there is none, or it cannot be read.
+    """
+    config = path / "config.toml"
+    if (path / "manifest.json").exists() or not config.exists():
+        with _resumed(path, None) as run:
+            yield run
+        return
+    # It was killed before it was a run: what it was asked to do is known, and nothing was done.
+    with begin(recipe_of(config.read_text(encoding="utf-8"), config), path) as run:
+        yield run
+
+
+@contextmanager
+def _resumed(path: Path, config: str | None) -> Generator[Run]:
+    with RunDirectory.resume(path, config) as directory:
+        file = path / PROBLEMS
+        if not file.exists() or directory.manifest.get("kind") != "evaluation":
+            raise RecordError(f"{path} is no evaluation: another command made it")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != directory.manifest.get("problems_sha256"):
+            raise RecordError(f"{file} is not what the run began with: begin another run")
+        recipe = recipe_of(directory.config, path / "config.toml")
+        yield Run(prepare(recipe, str(file)), directory)
+
+
+def recipe_of(text: str, path: Path) -> Recipe:
+    """Read the recipe of a run directory."""
+    return resolve(parse(text, str(path)), str(path))
