@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -233,3 +234,47 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
         assert (tmp_path / "episodes.jsonl").read_bytes() == whole
         run.append(numbered(1))
     assert ids(run) == ["0", "1"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whichever_bit_of_the_last_line_flips_at_most_that_record_is_lost(tmp_path: Path, seed: int) -> None:
+    with RunDirectory.create(tmp_path, CONFIG, {}) as run:
+        for i in range(3):
+            run.append(numbered(i))
+    file = tmp_path / "episodes.jsonl"
+    whole = file.read_bytes()
+    begin = whole.rindex(b"\n", 0, -1) + 1
+    random = Random(seed)
+    for _ in range(200):
+        place, bit = random.randrange(begin, len(whole)), 1 << random.randrange(8)
+        changed = bytearray(whole)
+        changed[place] ^= bit
+        file.write_bytes(bytes(changed))
+        reader = RunDirectory.open(tmp_path)
+        assert ids(reader) == ["0", "1"] and len(reader.warnings) == 1, (place, bit)
+        with RunDirectory.resume(tmp_path) as run:
+            assert len(run.warnings) == 1 and "last line" in run.warnings[0]
+            run.append(numbered(2))
+        assert list(RunDirectory.open(tmp_path).episodes()) == [numbered(i) for i in range(3)]
+
+
+def test_a_changed_line_before_the_last_is_refused(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path, CONFIG, {}) as run:
+        for i in range(4):
+            run.append(numbered(i))
+    file = tmp_path / "episodes.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"seed":0', b'"seed":7')
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(RecordError, match="line 2: it was changed after it was written"):
+        ids(RunDirectory.open(tmp_path))
+
+
+def test_lines_of_earlier_versions_have_no_checksum(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path, CONFIG, {}) as run:
+        run.append(numbered(0))
+    file = tmp_path / "episodes.jsonl"
+    assert file.read_bytes().startswith(b'{"crc":"')
+    json.loads(file.read_bytes())
+    file.write_bytes(encode(numbered(0)) + b"\n")
+    assert ids(RunDirectory.open(tmp_path)) == ["0"]

@@ -4,8 +4,9 @@
     manifest.json    versions, time of creation, what the caller adds; written last: it makes the folder a run
     episodes.jsonl   one episode a line, on disk before `append` returns; locked by its one writer
 
-A line without its end was cut off by a kill and was never reported, and a last line that cannot be read is what a
-bad disk left of one: readers drop it and say so, resuming truncates it. Any other broken line is refused. Keys and passwords are refused before anything is written.
+Each line begins with a checksum of the rest. A line without its end was cut off by a kill and was never reported,
+and a last line that cannot be read is what a bad disk left of one: readers drop it and say so, resuming truncates
+it. Any other broken line is refused. Keys and passwords are refused before anything is written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
+from zlib import crc32
 
 import msgspec
 
@@ -116,10 +118,7 @@ class RunDirectory:
             fd = files.lock(run.path / "episodes.jsonl", create=False)
             with files.closed_on_error(fd):
                 run._warn("a torn", files.cut_tail(fd))
-                last = files.last_line(fd)
-                if last and not _readable(last):
-                    files.cut(fd, len(last))
-                    run._warn("an unreadable", len(last))
+                run._warn("an unreadable", _cut_unreadable(fd))
         run._fd = fd
         return run
 
@@ -130,8 +129,8 @@ class RunDirectory:
             RecordError: this is not the writer, the disk is full, or the episode could not be read back.
         """
         try:
-            line = encode(episode)
-            decode(line)
+            line = _sealed(encode(episode))
+            _opened(line)
         except (UnicodeEncodeError, TypeError, RecordError) as error:
             raise RecordError(f"episode {episode.id!r} cannot be stored: {files.one_line(error)}") from error
         with self._turn, files.told(self.path):
@@ -152,12 +151,13 @@ class RunDirectory:
                     self._warn("a torn", len(line))
                     return
                 try:
-                    episode = decode(line)
+                    episode = _opened(line)
                 except _UNREADABLE as error:
-                    if not lines.read(1):
-                        self._warn("an unreadable", len(line))
-                        return
-                    raise RecordError(f"{file} line {number}: {files.one_line(error)}") from error
+                    rest = lines.read()
+                    if not _ends_unreadable(rest):
+                        raise RecordError(f"{file} line {number}: {files.one_line(error)}") from error
+                    self._warn("an unreadable", len(line) + len(rest))
+                    return
                 yield episode
 
     def close(self) -> None:
@@ -179,12 +179,47 @@ class RunDirectory:
             self.warnings.append(message)
 
 
+_SEAL = b'{"crc":"%08x",'
+
+
+def _sealed(line: bytes) -> bytes:
+    """Put a checksum of an episode's line in front of it, as one more value of the object."""
+    return _SEAL % crc32(line) + line[1:]
+
+
+def _opened(line: bytes) -> Episode:
+    """Read a line; lines of earlier versions have no checksum."""
+    if not line.startswith(b'{"crc":'):
+        return decode(line)
+    whole = b"{" + line[len(_SEAL % 0) :].rstrip(b"\n")
+    if line[: len(_SEAL % 0)] != _SEAL % crc32(whole):
+        raise RecordError("it was changed after it was written: its checksum is another one")
+    return decode(whole)
+
+
 def _readable(line: bytes) -> bool:
     try:
-        decode(line)
+        _opened(line)
     except _UNREADABLE:
         return False
     return True
+
+
+def _ends_unreadable(rest: bytes) -> bool:
+    """Whether what follows an unreadable line belongs to it: one changed byte can make two lines of one."""
+    return not rest or (rest.count(b"\n") <= 1 and not _readable(rest))
+
+
+def _cut_unreadable(fd: int) -> int:
+    """Cut off a last line that cannot be read, in one piece or two; return how many bytes that was."""
+    total = 0
+    for _ in range(2):
+        last = files.last_line(fd)
+        if not last or _readable(last):
+            break
+        files.cut(fd, len(last))
+        total += len(last)
+    return total
 
 
 def _versions() -> dict[str, Any]:
