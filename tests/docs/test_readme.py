@@ -55,7 +55,7 @@ def figures() -> list[str]:
         mean(summary["wall_seconds"], 1),
         f"{training['tokens'] / 1e6:.1f} million tokens, {training['minutes']:.0f} minutes",
         f"{result('local_engine')['ratio']:.2f}x",
-        f"{max(clock['ratios']):.3f}x",
+        "{:.3f}x, {:.3f}x and {:.3f}x".format(*(row["worst"] for row in clock["rows"])),
         f"{last['episodes']:,} episodes: {last['cpu_seconds']:.1f} s CPU, {last['peak_mib']:.0f} MiB",
         f"{result('startup')['ratio']:.1f}x",
         " and ".join(
