@@ -53,7 +53,7 @@ def test_a_missing_extra_is_told_with_the_line_that_mends_it() -> None:
         assert "needs torch: pip install jinja2 numpy safetensors tokenizers 'torch>=" in result.stderr
     doctor = run("doctor", setup=setup)
     assert doctor.returncode == 2
-    assert "FAIL  extra local: missing torch: pip install" in doctor.stdout
+    assert "--    extra local: missing torch: pip install" in doctor.stdout
 
 
 def test_the_extras_are_those_of_the_package() -> None:

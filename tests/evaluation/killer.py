@@ -23,11 +23,12 @@ import anyio
 
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import RunDirectory
-from asyncthink.evaluation import report, run
+from asyncthink.evaluation import run
 from asyncthink.evaluation.recipe import resolve
+from asyncthink.evaluation.report import write
 from asyncthink.evaluation.rows import judged
 
-del report  # imported here once, so that no child has to
+del write  # imported here once, so that no child has to
 DELAY = 0.001
 """Seconds a token of a scripted engine takes, so that there are moments to be killed at."""
 (ScriptedEngine.__init__.__kwdefaults__ or {})["delay"] = DELAY

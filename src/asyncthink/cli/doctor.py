@@ -36,7 +36,7 @@ def doctor_command(
         absent = missing(extra)
         found = ", ".join(f"{module} {version(module)}" for module in modules if module not in absent)
         told = f"missing {', '.join(absent)}: {mend(extra)}" if absent else found
-        _line(not absent, f"extra {extra}", told)
+        _line(None if absent else True, f"extra {extra}", told)
     server = {"base_url": base_url, "api": api, "tokenizer": tokenizer, "continuation": continuation}
     try:
         told = anyio.run(_try_model, model, server)
@@ -46,8 +46,9 @@ def doctor_command(
     _line(True, f"model {model}", told)
 
 
-def _line(good: bool, what: str, text: str) -> None:
-    sys.stdout.write(f"{'ok  ' if good else 'FAIL'}  {what}: {text}\n")
+def _line(good: bool | None, what: str, text: str) -> None:
+    mark = {True: "ok  ", False: "FAIL", None: "--  "}[good]
+    sys.stdout.write(f"{mark}  {what}: {text}\n")
 
 
 async def _ask_servers(name: str, server: Mapping[str, Any]) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from asyncthink.evaluation.run import Run
 
 ENGINE = 4
+PLAIN_WIDTH = 160
+"""Columns of a table that goes into a file."""
 PLAIN_SECONDS = 10.0
 """Seconds between lines of progress where nobody watches a terminal."""
 
@@ -99,21 +101,24 @@ def eval_command(
         options.pop(name, None)
     from rich.console import Console
 
-    from asyncthink.evaluation.report import write_report
+    from asyncthink.evaluation.report.write import write_report
 
     console = Console(stderr=True)
     with _run(recipe, options, methods, output, resume) as run:
         console.print(f"run directory: {run.directory.path}", highlight=False, markup=False, soft_wrap=True)
         interrupted, error = _carry_out(run, console)
+        if run.done:
+            console.print(f"writing the report of {len(run.done):,} episodes", highlight=False)
         summary = write_report(run.evaluation, run.directory) if run.done else None
     if json and summary is not None:
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
     elif summary is not None:
-        from asyncthink.evaluation.tables import printed
+        from asyncthink.evaluation.report.tables import printed
 
-        Console().print(printed(summary))
+        wide = None if sys.stdout.isatty() else PLAIN_WIDTH
+        Console(width=wide).print(printed(summary))
         sys.stdout.write(f"report: {run.directory.path / 'report.html'}\n")
     _end(run, interrupted, error)
 

@@ -49,7 +49,7 @@ def plan(divider: Divider[Any], problem: Any, stage: Stage, schedule: Schedule, 
         harvest.add(parts[index - 1], returned)
 
     for index, part in enumerate(parts[:9999], 1):
-        while open_forks and _must_join(schedule, open_forks, stage.capacity - 1, index):
+        while open_forks and not harvest.done and _must_join(schedule, open_forks, stage.capacity - 1, index):
             yield from collect(open_forks.popleft())
         if harvest.done:
             break

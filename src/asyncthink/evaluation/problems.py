@@ -56,7 +56,7 @@ def from_file(task: str, source: str, limit: int | None) -> list[Question]:
     if source.startswith("hf:"):
         from asyncthink.tasks.hub import load_hub
 
-        lines: Iterable[tuple[int, Mapping[str, Any]]] = enumerate(load_hub(source[3:]), 1)
+        lines: Iterable[tuple[int, Mapping[str, Any]]] = enumerate(load_hub(source), 1)
     else:
         lines = _lines(Path(source))
     found: dict[str, Question] = {}
@@ -64,10 +64,10 @@ def from_file(task: str, source: str, limit: int | None) -> list[Question]:
     for number, values in lines:
         if limit is not None and len(found) >= limit:
             break
-        key, rest = _key(values, number)
-        if key in found:
-            raise UsageError(f"{source} line {number}: the id {key!r} was there before")
         try:
+            key, rest = _key(values, number)
+            if key in found:
+                raise UsageError(f"the id {key!r} was there before")
             found[key] = Question(key=key, asked=Asked(known, known.read(rest)))
         except UsageError as error:
             raise UsageError(f"{source} line {number}: {error}") from error
@@ -78,16 +78,19 @@ def from_file(task: str, source: str, limit: int | None) -> list[Question]:
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{str(path)!r} is no file's name: {error}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             values: Any = json.loads(line)
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not kept
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} line {number} is no JSON: {error}") from error
         if not isinstance(values, dict):
@@ -101,8 +104,8 @@ def _key(values: Mapping[str, Any], number: int) -> tuple[str, dict[str, Any]]:
     rest = {key: value for key, value in values.items() if key != name}
     if name is None or values[name] in (None, ""):
         return str(number), rest
-    if not isinstance(values[name], str | int):
-        raise UsageError(f"line {number}: an id is a text or a whole number")
+    if type(values[name]) not in (str, int):
+        raise UsageError(f"an id is a text or a whole number, not {values[name]!r}")
     return str(values[name]), rest
 
 

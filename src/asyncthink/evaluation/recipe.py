@@ -19,7 +19,7 @@ Resolving it pushes every setting down into its arms; the run directory holds th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from typing import Any, cast
@@ -134,14 +134,17 @@ def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
         whole = {**shared, **cast("Mapping[str, Any]", settings)}
         check_keys(whole, ArmSettings, f"methods.{name}.")
         whole["method"] = preset(str(whole.get("method") or name), name).name
-        arms.update(_swept(name, whole))
+        for each, chosen in _swept(name, whole):
+            if each in arms:
+                raise UsageError(f"{path}: two arms are called {each!r}: give one another name")
+            arms[each] = chosen
     recipe = convert({**own, "methods": arms}, Recipe, path)
     _check(recipe, path)
     return recipe
 
 
-def _swept(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return one arm for each combination of the values that were given as lists."""
+def _swept(name: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield one arm for each combination of the values that were given as lists."""
     lists: dict[str, Sequence[Any]] = {
         key: cast("list[Any]", value)
         for key, value in settings.items()
@@ -150,11 +153,9 @@ def _swept(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     for key, values in lists.items():
         if len(set(map(repr, values))) < max(1, len(values)):
             raise UsageError(f"methods.{name}.{key} is a sweep: a list of different values")
-    arms: dict[str, Mapping[str, Any]] = {}
     for values in product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
-        arms[" ".join([name, *(f"{key}={value}" for key, value in chosen.items())])] = {**settings, **chosen}
-    return arms
+        yield " ".join([name, *(f"{key}={value}" for key, value in chosen.items())]), {**settings, **chosen}
 
 
 def _check(recipe: Recipe, path: str) -> None:

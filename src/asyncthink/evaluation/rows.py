@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from asyncthink.episodes.metrics import Metrics, measure
 from asyncthink.episodes.record import WRITTEN, Episode, Outcome, Value
@@ -45,14 +48,18 @@ class Row(Value, frozen=True, kw_only=True):
     """The score under a cap on T, at rising caps, exactly: below the first it is 0. One step at T; parallel
     thinking has one for each trace that ends, since those that have not are cut off and the others merged."""
     by_tokens: tuple[Step, ...]
-    """The same under a cap on the decoded tokens of all agents."""
+    """The same under a cap on the decoded tokens of all agents, where these decode a token a tick and parallel
+    traces take turns in their order. An organizer that ends with workers still at work can need one fewer for
+    each of these."""
     by_workers: tuple[Step, ...]
-    """The same with at most so many workers; parallel thinking with fewer traces, the first ones."""
+    """The same with at most so many workers: an episode that started more counts 0, though it might have done
+    with fewer; parallel thinking has fewer traces, the first ones."""
     lost_workers: int
     """Joined workers that had nothing to return, whatever the reason."""
     failed_workers: int
     """Workers that an engine's failure ended."""
     metrics: Metrics
+    """Without `active_per_tick`, which is as long as T."""
 
     @property
     def valid(self) -> bool:
@@ -70,7 +77,7 @@ def row_of(episode: Episode, asked: Asked) -> Row:
         raise ValueError(f"episode {episode.id!r} is of no evaluation")
     score = asked.task.check(asked.problem, episode.answer or "")
     pooled = _pooled(episode, asked)
-    metrics = measure(episode)
+    metrics = msgspec.structs.replace(measure(episode), active_per_tick=())
     ticks, tokens, workers = (
         _merged_steps(episode, asked)
         if episode.method == "parallel"
@@ -113,18 +120,22 @@ def _pooled(episode: Episode, asked: Asked) -> Score | None:
 def _merged_steps(episode: Episode, asked: Asked) -> Iterator[tuple[Step, ...]]:
     """Return what parallel thinking scores under caps on T, on all tokens, and on workers."""
     lengths = [sum(one.n_tokens for one in trace.segments if one.kind in WRITTEN) for trace in episode.traces]
+    # What all have decoded once trace i ends: those before it in the tick as much as it, the others one less.
+    spent = [
+        sum(min(n, max(0, end - (j > i))) for j, n in enumerate(lengths)) for i, end in enumerate(lengths)
+    ]
     answers = [trace.result for trace in episode.traces]
 
-    def worth(chosen: Iterable[int]) -> float:
-        texts = [text for i in sorted(chosen) if (text := answers[i]) is not None]
+    @cache
+    def worth(ended: tuple[int, ...]) -> float:
+        texts = [text for i in ended if (text := answers[i]) is not None]
         return asked.task.check(asked.problem, asked.task.merge(texts)).value if texts else 0.0
 
-    ends = sorted(set(lengths))
-    scores = [worth(i for i, length in enumerate(lengths) if length <= end) for end in ends]
-    spent = [sum(min(length, end) for length in lengths) for end in ends]
-    yield tuple(Step(cost=end, score=score) for end, score in zip(ends, scores, strict=True))
-    yield tuple(Step(cost=cost, score=score) for cost, score in zip(spent, scores, strict=True))
-    yield tuple(Step(cost=n, score=worth(range(n + 1))) for n in range(len(lengths)))
+    for costs in (lengths, spent, range(len(lengths))):
+        yield tuple(
+            Step(cost=cost, score=worth(tuple(i for i, own in enumerate(costs) if own <= cost)))
+            for cost in sorted(set(costs))
+        )
 
 
 def judged(episodes: Iterable[Episode]) -> Iterator[Row]:

@@ -86,7 +86,9 @@ class Bootstrap:
             return None
         gaps = np.zeros(len(both))
         gaps[both] = sums[both] / counts[both] - other_sums[both] / other_counts[both]
+        gaps = gaps.round(12)  # thirds that are added in another order differ in their last bit
         means = self._means(gaps, both.astype(np.float64))
+        means = means[~np.isnan(means)]
         low, high = _interval(means)
         tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
         return Difference(
@@ -135,19 +137,27 @@ def organisation_gain(
     random: Sequence[tuple[str, float]],
     oracle: Sequence[tuple[str, float]],
 ) -> Gain | None:
-    """Return the organisation gain; None where one is missing or the oracle does no better than chance."""
-    means = [estimate.mean for values in (policy, random, oracle) if (estimate := bootstrap.estimate(values))]
+    """Return the organisation gain over the problems that all three tried.
+
+    None where there are none, or the oracle does no better than chance. The interval leaves out the draws, one in
+    forty at most, in which the oracle has no lead.
+    """
+    tried = [{key for key, _ in values} for values in (policy, random, oracle)]
+    shared = tried[0] & tried[1] & tried[2]
+    trio = [[pair for pair in values if pair[0] in shared] for values in (policy, random, oracle)]
+    means = [estimate.mean for values in trio if (estimate := bootstrap.estimate(values))]
     if len(means) < 3 or means[2] <= means[1]:
         return None
-    first, chance, best = (bootstrap.draws(values) for values in (policy, random, oracle))
+    first, chance, best = map(bootstrap.draws, trio)
+    lead = np.where(best > chance, best - chance, np.nan)
     clear = bool(np.nanpercentile(best - chance, 2.5) > 0)
-    interval = _interval((first - chance) / (best - chance)) if clear else (None, None)
+    interval = _interval((first - chance) / lead) if clear else (None, None)
     return Gain(mean=(means[0] - means[1]) / (means[2] - means[1]), low=interval[0], high=interval[1])
 
 
 def quantiles(
     values: Sequence[float], shares: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.9)
 ) -> Mapping[str, float]:
-    """Return quantiles by their share, as in {"0.5": median}."""
-    found = np.quantile(np.asarray(values, dtype=np.float64), shares) if values else np.zeros(len(shares))
+    """Return quantiles of at least one value by their share, as in {"0.5": median}."""
+    found = np.quantile(np.asarray(values, dtype=np.float64), shares)
     return {f"{share:g}": float(value) for share, value in zip(shares, found, strict=True)}

@@ -60,7 +60,7 @@ class Arm(Value, frozen=True, kw_only=True):
     measures: dict[str, Estimate]
     """Means by name, see MEASURES; those that are undefined everywhere are left out."""
     quantiles: dict[str, dict[str, float]]
-    """Of critical_path, concurrency, decoded_tokens, forks: share -> value."""
+    """Of critical_path, concurrency, decoded_tokens, forks: share -> value; without what is undefined everywhere."""
     forks: dict[str, int]
     """Workers in an episode -> episodes."""
     concurrency: tuple[float, ...]
@@ -112,7 +112,8 @@ class Summary(Value, frozen=True, kw_only=True):
     """Each arm with the first one."""
     matches: tuple[Match, ...]
     gains: dict[str, Gain]
-    """Measure -> organisation gain of the arm `asyncthink`; empty without random and oracle forks."""
+    """Measure, perhaps with a cap on T -> organisation gain of the arm `asyncthink`; empty without random and oracle forks over the same
+    model and capacity."""
     absent: tuple[str, ...] = ()
     """Arms without any episode: none of their trials was finished."""
 
@@ -176,6 +177,7 @@ def summarise(
     measures = {**MEASURES, **_at_least(asked)}
     grids = {budget: _grid(budget, rows) for budget in BUDGETS}
     expected = len(problems) * samples
+    matches = tuple(_match(by_arm, bootstrap))
     return Summary(
         task=task,
         problems=len(problems),
@@ -186,8 +188,8 @@ def summarise(
             _arm(name, found, expected, bootstrap, measures, grids) for name, found in by_arm.items() if found
         ),
         comparisons=tuple(_compare(by_arm, bootstrap, asked)),
-        matches=tuple(_match(by_arm, bootstrap)),
-        gains=_gains(by_arm, bootstrap),
+        matches=matches,
+        gains=_gains(by_arm, bootstrap, matches),
         absent=tuple(name for name, found in by_arm.items() if not found),
     )
 
@@ -216,7 +218,10 @@ def _arm(
     grids: Mapping[str, Sequence[int]],
 ) -> Arm:
     estimates = {each: bootstrap.estimate(_values(rows, measure)) for each, measure in measures.items()}
-    spread = ("critical_path", "concurrency", "decoded_tokens", "forks")
+    spread = {
+        each: [value for _, value in _values(rows, MEASURES[each])]
+        for each in ("critical_path", "concurrency", "decoded_tokens", "forks")
+    }
     return Arm(
         name=name,
         method=rows[0].method,
@@ -225,9 +230,7 @@ def _arm(
         episodes=len(rows),
         missing=expected - len(rows),
         measures={each: estimate for each, estimate in estimates.items() if estimate is not None},
-        quantiles={
-            each: dict(quantiles([value for _, value in _values(rows, MEASURES[each])])) for each in spread
-        },
+        quantiles={each: dict(quantiles(values)) for each, values in spread.items() if values},
         forks={str(n): count for n, count in sorted(Counter(row.metrics.forks for row in rows).items())},
         concurrency=tuple(row.metrics.concurrency for row in rows if row.valid),
         joins=tuple(_join_costs(rows)),
@@ -332,13 +335,22 @@ def _match(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> list[Ma
     return list(found.values())
 
 
-def _gains(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> dict[str, Gain]:
+def _gains(
+    by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap, matches: Sequence[Match]
+) -> dict[str, Gain]:
+    """Return the gain without a budget, and under each of those on T: there the order of the forks counts most."""
     trio = [by_arm.get(name, ()) for name in ("asyncthink", "random-forks", "oracle-forks")]
-    if not all(trio):
+    if not all(trio) or len({(row.model, row.capacity) for rows in trio for row in rows}) > 1:
         return {}
+    caps = sorted({match.budget for match in matches if match.budget_of == "critical_path"})
     gains: dict[str, Gain] = {}
     for measure in ("score", "all_correct"):
-        gain = organisation_gain(bootstrap, *(_values(rows, MEASURES[measure]) for rows in trio))
-        if gain is not None:
-            gains[measure] = gain
+        found = {measure: [_values(rows, MEASURES[measure]) for rows in trio]}
+        for cap in caps:
+            under = [[(row.problem, worth(row.by_ticks, cap)) for row in rows] for rows in trio]
+            whole = [[(problem, float(value == 1.0)) for problem, value in pairs] for pairs in under]
+            found[f"{measure} at T <= {cap}"] = under if measure == "score" else whole
+        for name, (policy, chance, best) in found.items():
+            if gain := organisation_gain(bootstrap, policy, chance, best):
+                gains[name] = gain
     return gains
