@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,7 @@ def find_recipe(path: str) -> str:
     """
     try:
         if Path(path).is_file():
-            return Path(path).read_text(encoding="utf-8")
+            return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     folder = resources.files("asyncthink") / "recipes"
@@ -47,7 +47,7 @@ def parse(text: str, path: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError of its own
         raise UsageError(f"{path}: {error}") from error
 
 
@@ -85,13 +85,13 @@ def check_keys(raw: Mapping[str, Any], shape: type, prefix: str = "", hidden: Co
 
 
 def dump(values: Mapping[str, Any], prefix: str = "") -> str:
-    """Return values as TOML: None is left out, a mapping becomes a table behind the plain values."""
+    """Return values as TOML: None is left out, a mapping becomes a table behind the plain values.
+
+    Raises:
+        UsageError: a text cannot be written as UTF-8.
+    """
     plain = [(key, value) for key, value in values.items() if not isinstance(value, Mapping)]
-    lines = [
-        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in plain
-        if value is not None
-    ]
+    lines = [f"{_key(key)} = {_spelled(value)}\n" for key, value in plain if value is not None]
     for key, value in values.items():
         if isinstance(value, Mapping):
             name = prefix + _key(key)
@@ -101,4 +101,18 @@ def dump(values: Mapping[str, Any], prefix: str = "") -> str:
 
 def _key(name: str) -> str:
     bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
-    return name if bare else json.dumps(name, ensure_ascii=False)
+    return name if bare else _spelled(name)
+
+
+def _spelled(value: Any) -> str:
+    """Return a plain value as in JSON, but for the few that TOML spells otherwise."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_spelled, cast('Sequence[Any]', value)))}]"
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{value!r} is no text that a file can hold: it is not UTF-8") from error
+    return text

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from asyncthink.cli.options import API, BASE_URL, CONTINUATION, TOKENIZER, one_line_errors, option
+from asyncthink.cli.options import (
+    Api,
+    BaseUrl,
+    Continuation,
+    Tokenizer,
+    one_line_errors,
+    option,
+)
 from asyncthink.errors import AsyncThinkError, EngineError
 from asyncthink.extras import EXTRAS, mend, missing
 
@@ -19,10 +26,10 @@ _MARKS = {True: "yes ", False: "no  ", None: "?   "}
 @one_line_errors
 def doctor_command(
     model: Annotated[str, option("--model", "The model to try.")] = "embedded",
-    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
-    api: Annotated[str | None, option("--api", API)] = None,
-    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
-    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
+    base_url: BaseUrl = None,
+    api: Api = None,
+    tokenizer: Tokenizer = None,
+    continuation: Continuation = None,
 ) -> None:
     """Check the installation, ask a server what it can do, and decode a few tokens with a model."""
     from importlib.metadata import version

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncthink.cli.options import (
-    API,
-    BASE_URL,
-    CONTINUATION,
     INTERRUPTED,
-    MAX_CONCURRENCY,
-    TOKENIZER,
+    Api,
+    BaseUrl,
+    Continuation,
+    Deadline,
+    MaxConcurrency,
+    MaxCost,
+    MaxCriticalPath,
+    MaxForks,
+    MaxOrganizerTokens,
+    MaxTokens,
+    MaxWorkerTokens,
+    Prices,
+    PromptsFile,
+    Reminders,
+    Tokenizer,
     fail,
     one_line_errors,
     option,
@@ -48,11 +58,11 @@ def eval_command(
     model: Annotated[
         str | None, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
     ] = None,
-    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
-    api: Annotated[str | None, option("--api", API)] = None,
-    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
-    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
-    max_concurrency: Annotated[int | None, option("--max-concurrency", MAX_CONCURRENCY)] = None,
+    base_url: BaseUrl = None,
+    api: Api = None,
+    tokenizer: Tokenizer = None,
+    continuation: Continuation = None,
+    max_concurrency: MaxConcurrency = None,
     samples: Annotated[int | None, option("--samples", "Trials of each problem. [default: 1]")] = None,
     limit: Annotated[int | None, option("--limit", "Problems. [default: 100, or the whole file]")] = None,
     problems: Annotated[
@@ -69,22 +79,16 @@ def eval_command(
     top_p: Annotated[
         float | None, option("--top-p", "Sample from the likeliest tokens of this mass.")
     ] = None,
-    max_critical_path: Annotated[int | None, option("--max-critical-path", "Cap on T, all methods.")] = None,
-    max_tokens: Annotated[int | None, option("--max-tokens", "Decoded tokens, all agents.")] = None,
-    max_organizer_tokens: Annotated[
-        int | None, option("--max-organizer-tokens", "Decoded tokens of each organizer or trace.")
-    ] = None,
-    max_worker_tokens: Annotated[
-        int | None, option("--max-worker-tokens", "Decoded tokens of each worker.")
-    ] = None,
-    max_forks: Annotated[int | None, option("--max-forks", "Workers that an episode may start.")] = None,
-    deadline: Annotated[float | None, option("--deadline", "Wall seconds of an episode.")] = None,
-    max_cost: Annotated[float | None, option("--max-cost", "Cost of an episode; needs --prices.")] = None,
-    prices: Annotated[str | None, option("--prices", "Price table (TOML): see docs/servers.md.")] = None,
-    prompts: Annotated[str | None, option("--prompts", "Prompts (TOML) for untrained models.")] = None,
-    reminders: Annotated[
-        bool | None, option("--reminders/--no-reminders", "Ask once for a forgotten last tag.")
-    ] = None,
+    max_critical_path: MaxCriticalPath = None,
+    max_tokens: MaxTokens = None,
+    max_organizer_tokens: MaxOrganizerTokens = None,
+    max_worker_tokens: MaxWorkerTokens = None,
+    max_forks: MaxForks = None,
+    deadline: Deadline = None,
+    max_cost: MaxCost = None,
+    prices: Prices = None,
+    prompts: PromptsFile = None,
+    reminders: Reminders = None,
     at_once: Annotated[int | None, option("--at-once", "Episodes in flight. [default: 64]")] = None,
     output: Annotated[str | None, option("--output", "Run directory. [default: runs/TASK-TIME]")] = None,
     resume: Annotated[str | None, option("--resume", "Go on with this run; needs nothing else.")] = None,

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 import typer
 
@@ -25,11 +25,48 @@ def option(name: str, text: str, **settings: Any) -> Any:
     return typer.Option(name, envvar=variable, show_envvar=False, help=text, **settings)
 
 
-BASE_URL = "openai: the server's address, up to /v1; several with commas. [default: OPENAI_BASE_URL]"
-API = "openai: chat, completions, or auto."
-TOKENIZER = "openai: folder of the served checkpoint; the server is sent token ids."
-CONTINUATION = "openai: how chat goes on from the model's text: auto, flags, plain, mark or turns."
-MAX_CONCURRENCY = "openai: requests at a time to each server. [default: 256]"
+BaseUrl: TypeAlias = Annotated[
+    str | None,
+    option(
+        "--base-url",
+        "openai: the server's address, up to /v1; several with commas. [default: OPENAI_BASE_URL]",
+    ),
+]
+Api: TypeAlias = Annotated[str | None, option("--api", "openai: chat, completions, or auto.")]
+Tokenizer: TypeAlias = Annotated[
+    str | None,
+    option("--tokenizer", "openai: folder of the served checkpoint; the server is sent token ids."),
+]
+Continuation: TypeAlias = Annotated[
+    str | None,
+    option(
+        "--continuation", "openai: how chat goes on from the model's text: auto, flags, plain, mark or turns."
+    ),
+]
+MaxConcurrency: TypeAlias = Annotated[
+    int | None, option("--max-concurrency", "openai: requests at a time to each server. [default: 256]")
+]
+MaxTokens: TypeAlias = Annotated[int | None, option("--max-tokens", "Decoded tokens, all agents.")]
+MaxCriticalPath: TypeAlias = Annotated[int | None, option("--max-critical-path", "Cap on T.")]
+MaxOrganizerTokens: TypeAlias = Annotated[
+    int | None, option("--max-organizer-tokens", "Decoded tokens of the organizer, or of each trace.")
+]
+MaxWorkerTokens: TypeAlias = Annotated[
+    int | None, option("--max-worker-tokens", "Decoded tokens of each worker.")
+]
+MaxForks: TypeAlias = Annotated[int | None, option("--max-forks", "Workers that are started in an episode.")]
+Deadline: TypeAlias = Annotated[float | None, option("--deadline", "Wall seconds of an episode.")]
+MaxCost: TypeAlias = Annotated[
+    float | None, option("--max-cost", "What an episode's requests may cost; needs --prices.")
+]
+Prices: TypeAlias = Annotated[str | None, option("--prices", "Price table (TOML): see docs/servers.md.")]
+PromptsFile: TypeAlias = Annotated[
+    str | None, option("--prompts", "Prompts (TOML) for untrained models: see `asyncthink prompts`.")
+]
+Reminders: TypeAlias = Annotated[
+    bool | None,
+    option("--reminders/--no-reminders", "Ask once for a forgotten last tag. [default: untrained models]"),
+]
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncthink.cli.options import (
-    API,
-    BASE_URL,
-    CONTINUATION,
     INTERRUPTED,
-    MAX_CONCURRENCY,
-    TOKENIZER,
+    Api,
+    BaseUrl,
+    Continuation,
+    Deadline,
+    MaxConcurrency,
+    MaxCost,
+    MaxCriticalPath,
+    MaxForks,
+    MaxOrganizerTokens,
+    MaxTokens,
+    MaxWorkerTokens,
+    Prices,
+    PromptsFile,
+    Reminders,
+    Tokenizer,
     fail,
     one_line_errors,
     option,
@@ -41,11 +51,11 @@ def think_command(
     model: Annotated[
         str, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
     ] = "embedded",
-    base_url: Annotated[str | None, option("--base-url", BASE_URL)] = None,
-    api: Annotated[str | None, option("--api", API)] = None,
-    tokenizer: Annotated[str | None, option("--tokenizer", TOKENIZER)] = None,
-    continuation: Annotated[str | None, option("--continuation", CONTINUATION)] = None,
-    max_concurrency: Annotated[int | None, option("--max-concurrency", MAX_CONCURRENCY)] = None,
+    base_url: BaseUrl = None,
+    api: Api = None,
+    tokenizer: Tokenizer = None,
+    continuation: Continuation = None,
+    max_concurrency: MaxConcurrency = None,
     method: Annotated[str, option("--method", "asyncthink, sequential or parallel.")] = "asyncthink",
     capacity: Annotated[
         int | None,
@@ -59,29 +69,16 @@ def think_command(
         float | None, option("--temperature", "0 is greedy. [default: what the model declares]")
     ] = None,
     top_p: Annotated[float, option("--top-p", "Sample from the likeliest tokens of this mass.")] = 1.0,
-    max_tokens: Annotated[int | None, option("--max-tokens", "Decoded tokens, all agents.")] = None,
-    max_critical_path: Annotated[int | None, option("--max-critical-path", "Cap on T.")] = None,
-    max_organizer_tokens: Annotated[
-        int | None, option("--max-organizer-tokens", "Decoded tokens of the organizer.")
-    ] = None,
-    max_worker_tokens: Annotated[
-        int | None, option("--max-worker-tokens", "Decoded tokens of each worker.")
-    ] = None,
-    max_forks: Annotated[int | None, option("--max-forks", "Workers that are started.")] = None,
-    deadline: Annotated[float | None, option("--deadline", "Wall seconds.")] = None,
-    max_cost: Annotated[
-        float | None, option("--max-cost", "What all requests may cost; needs --prices.")
-    ] = None,
-    prices: Annotated[str | None, option("--prices", "Price table (TOML): see docs/servers.md.")] = None,
-    prompts: Annotated[
-        str | None, option("--prompts", "Prompts (TOML) for untrained models: see `asyncthink prompts`.")
-    ] = None,
-    reminders: Annotated[
-        bool | None,
-        option(
-            "--reminders/--no-reminders", "Ask once for a forgotten last tag. [default: untrained models]"
-        ),
-    ] = None,
+    max_tokens: MaxTokens = None,
+    max_critical_path: MaxCriticalPath = None,
+    max_organizer_tokens: MaxOrganizerTokens = None,
+    max_worker_tokens: MaxWorkerTokens = None,
+    max_forks: MaxForks = None,
+    deadline: Deadline = None,
+    max_cost: MaxCost = None,
+    prices: Prices = None,
+    prompts: PromptsFile = None,
+    reminders: Reminders = None,
     output: Annotated[
         str | None, option("--output", "Run directory to which the episode is appended.")
     ] = None,

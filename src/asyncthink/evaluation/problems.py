@@ -62,8 +62,6 @@ def from_file(task: str, source: str, limit: int | None) -> list[Question]:
     found: dict[str, Question] = {}
     known = get_task(task)
     for number, values in lines:
-        if limit is not None and len(found) >= limit:
-            break
         try:
             key, rest = _key(values, number)
             if key in found:
@@ -71,6 +69,8 @@ def from_file(task: str, source: str, limit: int | None) -> list[Question]:
             found[key] = Question(key=key, asked=Asked(known, known.read(rest)))
         except UsageError as error:
             raise UsageError(f"{source} line {number}: {error}") from error
+        if len(found) == limit:
+            break
     if not found:
         raise UsageError(f"{source} holds no problem: write one JSON object a line")
     return list(found.values())

@@ -20,8 +20,8 @@ Resolving it pushes every setting down into its arms; the run directory holds th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from itertools import product
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import combinations, product
 from typing import Any, cast
 
 from asyncthink.errors import UnknownNameError, UsageError
@@ -32,8 +32,10 @@ from asyncthink.tasks import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What one arm is run with; at the top of a recipe, what every arm is run with that says nothing else."""
+class Settings(Limits):
+    """What one arm is run with, its budgets included; at the top of a recipe, what every arm is run with that says
+    nothing else. All methods stand under one `max_critical_path` where the claim is about latency.
+    """
 
     model: str = "embedded"
     base_url: str | None = None
@@ -47,14 +49,6 @@ class Settings:
     """None: what the model declares; where that is greedy and a problem has several samples, they are sampled
     at `PARALLEL_TEMPERATURE`, every method alike."""
     top_p: float = 1.0
-    max_tokens: int | None = None
-    max_critical_path: int | None = None
-    """The cap on T that all methods stand under, where the claim is about latency."""
-    max_organizer_tokens: int | None = None
-    max_worker_tokens: int | None = None
-    max_forks: int | None = None
-    deadline: float | None = None
-    max_cost: float | None = None
     prices: str | None = None
     """File of a price table."""
     prompts: str | None = None
@@ -62,11 +56,7 @@ class Settings:
     reminders: bool | None = None
 
     def limits(self) -> Limits:
-        """Return the budgets.
-
-        Raises:
-            UsageError: one makes no sense.
-        """
+        """Return the budgets alone."""
         return Limits(**{each.name: getattr(self, each.name) for each in fields(Limits)})
 
     def server(self) -> dict[str, Any]:
@@ -124,7 +114,7 @@ def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
             raise UnknownNameError("recipe key", name, _SHARED | _OWN)
     shared = {name: value for name, value in raw.items() if name in _SHARED}
     own = {name: value for name, value in raw.items() if name in _OWN}
-    arms: dict[str, Any] = {}
+    arms: dict[str, ArmSettings] = {}
     methods: Any = own.get("methods") or {}
     if not isinstance(methods, Mapping):
         raise UsageError(f"{path}: methods are tables, as in [methods.sequential]")
@@ -137,8 +127,8 @@ def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
         for each, chosen in _swept(name, whole):
             if each in arms:
                 raise UsageError(f"{path}: two arms are called {each!r}: give one another name")
-            arms[each] = chosen
-    recipe = convert({**own, "methods": arms}, Recipe, path)
+            arms[each] = convert(chosen, ArmSettings, f"{path}, methods.{each}")
+    recipe = replace(convert({**own, "methods": {}}, Recipe, path), methods=arms)
     _check(recipe, path)
     return recipe
 
@@ -151,7 +141,7 @@ def _swept(name: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
         if key in _SWEPT and isinstance(value, list)
     }
     for key, values in lists.items():
-        if len(set(map(repr, values))) < max(1, len(values)):
+        if not values or any(one == other for one, other in combinations(values, 2)):
             raise UsageError(f"methods.{name}.{key} is a sweep: a list of different values")
     for values in product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
@@ -168,10 +158,6 @@ def _check(recipe: Recipe, path: str) -> None:
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}")
     for name, arm in recipe.methods.items():
-        try:
-            arm.limits()
-        except UsageError as error:
-            raise UsageError(f"methods.{name}: {error}") from error
         if recipe.samples > 1 and arm.temperature == 0:
             raise UsageError(
                 f"methods.{name}: at temperature 0 all {recipe.samples} samples are the same text: "

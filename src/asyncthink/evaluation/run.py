@@ -7,7 +7,7 @@ when the run is resumed. A resumed run has the same trials with the same seeds, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -138,13 +138,24 @@ def begin(recipe: Recipe, output: Path) -> Generator[Run]:
     problems = stored(evaluation.questions)
     manifest: dict[str, Any] = {
         "kind": "evaluation",
-        "models": sorted({arm.organization.engine.name for arm in evaluation.arms}),
+        "arms": {arm.name: _settled(arm, evaluation.questions) for arm in evaluation.arms},
+        "at_once": evaluation.at_once,
         "problems": len(evaluation.questions),
         "problems_sha256": hashlib.sha256(problems).hexdigest(),
     }
     config = dump(recipe.plain())
     with RunDirectory.create(output, config, manifest, {PROBLEMS: problems}) as directory:
         yield Run(evaluation, directory)
+
+
+def _settled(arm: Arm, questions: Sequence[Question]) -> dict[str, Any]:
+    """Return what a recipe may leave to the model."""
+    organization = arm.organization
+    return {
+        "model": organization.engine.name,
+        "capacity": sorted({organization.capacity_for(each.asked) for each in questions}),
+        "temperature": organization.used_temperature,
+    }
 
 
 @contextmanager

@@ -112,8 +112,8 @@ class Summary(Value, frozen=True, kw_only=True):
     """Each arm with the first one."""
     matches: tuple[Match, ...]
     gains: dict[str, Gain]
-    """Measure, perhaps with a cap on T -> organisation gain of the arm `asyncthink`; empty without random and oracle forks over the same
-    model and capacity."""
+    """Measure, perhaps with a cap on T -> organisation gain of the arm `asyncthink`; empty without random and
+    oracle forks over the same model and capacity."""
     absent: tuple[str, ...] = ()
     """Arms without any episode: none of their trials was finished."""
 

@@ -33,7 +33,7 @@ class Limits:
     """What all requests may cost, in the price table's currency."""
 
     def __post_init__(self) -> None:
-        for one in fields(self):
+        for one in fields(Limits):
             value = getattr(self, one.name)
             if value is not None and not (
                 0 < value < float("inf") or (value == 0 and one.name == "max_forks")

@@ -17,16 +17,19 @@ async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]], at_once:
     Items are taken when there is room for them, so there may be more than fit into memory. The first error
     stops the others and is raised as itself.
     """
-    waiting = iter(items)
+    waiting, room = iter(items), at_once - 1
 
     async def go_on() -> None:
+        nonlocal room
         for item in waiting:
+            if room > 0:  # for as many as there are items, not for all that there could be
+                room -= 1
+                group.start_soon(go_on)
             await act(item)
 
     with single_errors():
         async with anyio.create_task_group() as group:
-            for _ in range(at_once):
-                group.start_soon(go_on)
+            group.start_soon(go_on)
 
 
 def _first(error: BaseException) -> BaseException:

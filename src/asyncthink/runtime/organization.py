@@ -204,6 +204,14 @@ class Organization:
             yield receive
             group.cancel_scope.cancel()
 
+    @property
+    def used_temperature(self) -> float:
+        """The temperature that agents are sampled at."""
+        if self.temperature is not None:
+            return self.temperature
+        declared = self.engine.profile.temperature
+        return declared or PARALLEL_TEMPERATURE if self.method is Method.PARALLEL else declared
+
     def capacity_for(self, query: str | Asked) -> int:
         """Return the capacity that a query will be thought through with.
 
@@ -273,9 +281,6 @@ class Organization:
     def _stage(self, capacity: int, seed: int, emit: Listener) -> Stage:
         told = capacity if self.method in (Method.ASYNCTHINK, Method.PLAN) else 1
         profile = self.engine.profile
-        temperature = profile.temperature if self.temperature is None else self.temperature
-        if self.temperature is None and self.method is Method.PARALLEL:
-            temperature = temperature or PARALLEL_TEMPERATURE
         limits, prompts = self.limits, self.prompts
         organizer = prompts.for_organizer(
             told,
@@ -287,7 +292,7 @@ class Organization:
             id=uuid4().hex,
             engine=self.engine,
             capacity=told,
-            sampling=Sampling(temperature=temperature, top_p=self.top_p, seed=seed),
+            sampling=Sampling(temperature=self.used_temperature, top_p=self.top_p, seed=seed),
             meter=Meter(limits=limits, price=self.price, emit=emit),
             emit=emit,
             prompts={

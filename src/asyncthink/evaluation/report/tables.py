@@ -305,8 +305,8 @@ def _bounds(summary: Summary) -> Table:
         "wasted": "wasted_tokens",
     }
     note = (
-        "In ticks: no schedule of the same work on c agents is shorter than the lower bound, the larger of work / c "
-        "and the longest chain of work that waits for work; saved is the share by which T is shorter than decoding "
+        "In ticks: no schedule of the same texts on c agents is shorter than the lower bound, the larger of work / c "
+        "and the longest single text; saved is the share by which T is shorter than decoding "
         "the work one after the other, waited what organizers stood still for at joins, wasted the tokens of workers "
         "that were never joined, and T with inserted counts each inserted token as a tick."
     )
