@@ -170,3 +170,17 @@ def test_packaged_recipes_can_be_prepared(name: str, monkeypatch: pytest.MonkeyP
     evaluation = prepare(resolve(raw, name))
     arms = {"countdown": 3, "probes": 7, "capacity": 9, "contest": 3}
     assert len(evaluation.arms) == arms[name] and len(evaluation.engines) == 1
+
+
+def test_several_servers_of_one_model_share_the_work() -> None:
+    with FaultServer() as first, FaultServer() as second:
+        for server in (first, second):
+            server.configure({"script": SCRIPT, "delay": 0.002})
+        addresses = f"{first.url},{second.url}"
+        arguments = [*SCRIPTED[:2], *SCRIPTED[4:], "--model", "openai:scripted", "--base-url", addresses]
+        done = run(
+            *arguments, "--methods", "asyncthink", "--samples", "4", "--output", "run", OPENAI_API_KEY="sk-1"
+        )
+        assert done.returncode == 0, done.stderr
+        asked = [server.stats()["requests"] for server in (first, second)]
+    assert len(trials("run")) == 12 and min(asked) > 5, asked
