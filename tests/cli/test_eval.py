@@ -157,7 +157,7 @@ def test_what_an_engine_fails_is_told_and_tried_again() -> None:
 
 @pytest.mark.parametrize("name", ["countdown", "probes", "capacity", "contest"])
 def test_packaged_recipes_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asyncthink.evaluation.preflight import prepare
+    from asyncthink.evaluation.preflight import organize, prepare
     from asyncthink.evaluation.recipe import resolve
 
     raw: dict[str, Any] = parse(find_recipe(f"recipes/{name}.toml"), name)
@@ -169,7 +169,9 @@ def test_packaged_recipes_can_be_prepared(name: str, monkeypatch: pytest.MonkeyP
         raw |= {"limit": 2}
     evaluation = prepare(resolve(raw, name))
     arms = {"countdown": 3, "probes": 7, "capacity": 9, "contest": 3}
-    assert len(evaluation.arms) == arms[name] and len(evaluation.engines) == 1
+    organizations = organize(evaluation)
+    assert len(organizations) == arms[name]
+    assert len({organization.engine for organization in organizations.values()}) == 1
 
 
 def test_several_servers_of_one_model_share_the_work() -> None:
@@ -184,3 +186,39 @@ def test_several_servers_of_one_model_share_the_work() -> None:
         assert done.returncode == 0, done.stderr
         asked = [server.stats()["requests"] for server in (first, second)]
     assert len(trials("run")) == 12 and min(asked) > 5, asked
+
+
+def test_a_run_is_resumed_from_anywhere_and_reported_again_without_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*SCRIPTED, "--methods", "sequential", "--samples", "2", "--temperature", "1"]
+    assert run(*arguments, "--output", "run").returncode == 0
+    lines = Path("run/episodes.jsonl").read_bytes().splitlines(keepends=True)
+    Path("run/episodes.jsonl").write_bytes(b"".join(lines[:3]))
+    monkeypatch.chdir("/")
+    done = run("--resume", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert len(set(trials(str(tmp_path / "run")))) == 6
+    monkeypatch.chdir(tmp_path)
+    Path("script.json").unlink()
+    Path("run/report.html").unlink()
+    again = run("--resume", "run")
+    assert again.returncode == 0 and Path("run/report.html").exists(), again.stderr
+
+
+@pytest.mark.parametrize("name", ["problems.jsonl", "metrics.jsonl", "report.md", "config.toml"])
+def test_a_folder_with_other_files_is_left_as_it_is(name: str) -> None:
+    Path("mine").mkdir()
+    Path("mine", name).write_text("mine")
+    refused = run(*SCRIPTED, "--methods", "sequential", "--output", "mine")
+    assert refused.returncode == 2 and f"mine/{name} belongs to something else" in refused.stderr
+    assert [path.name for path in Path("mine").iterdir()] == [name]
+    assert Path("mine", name).read_text() == "mine"
+
+
+def test_problems_that_a_task_shows_can_be_asked(tmp_path: Path) -> None:
+    shown = subprocess.run([*EVAL[:-1], "tasks", "countdown", "--json"], capture_output=True, timeout=120)
+    Path("shown.jsonl").write_bytes(shown.stdout)
+    arguments = [*SCRIPTED[:-1], "shown.jsonl", "--methods", "sequential", "--output", "run"]
+    assert run(*arguments).returncode == 0
+    assert [problem for _, problem, _ in trials("run")] == ["0", "1", "2", "3", "4"]

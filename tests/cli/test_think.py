@@ -192,8 +192,8 @@ def test_tasks_lists_and_shows() -> None:
     rows = [
         json.loads(line) for line in run("tasks", "countdown", "--limit", 3, "--json").stdout.splitlines()
     ]
-    assert [row["index"] for row in rows] == [0, 1, 2]
-    assert rows[0]["prompt"].startswith("Using the numbers")
+    assert [row["id"] for row in rows] == [0, 1, 2]
+    assert set(rows[0]) == {"id", "numbers", "target", "wanted"}
     assert run("tasks", "countdown", "--limit", 3, "--json").stdout == "".join(
         json.dumps(row, separators=(",", ":")) + "\n" for row in rows
     )

@@ -91,7 +91,7 @@ async def test_a_run_is_counted(tmp_path: Path, anyio_backend: str) -> None:
     again = Told()
     with begin(resolve(settings(tmp_path), "here"), tmp_path / "run") as run:
         await run.go_on(again)
-    assert again.headline().startswith("4 of 4 episodes · 0 s · time left not known yet")
+    assert again.headline().startswith("4 of 4 episodes · 0 s · 0 s left")
 
 
 async def test_notes_and_failures_stay_in_sight() -> None:
@@ -113,10 +113,11 @@ def test_where_nobody_watches_a_line_is_written_now_and_then() -> None:
 
 
 def test_a_scripted_engine_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
-    from asyncthink.evaluation.preflight import prepare
+    from asyncthink.evaluation.preflight import organize, prepare
 
     evaluation = prepare(resolve(settings(tmp_path), "here"))
-    assert [type(engine) for engine in evaluation.engines] == [ScriptedEngine]
+    engines = {organization.engine for organization in organize(evaluation).values()}
+    assert [type(engine) for engine in engines] == [ScriptedEngine]
     assert [trial for _, _, trial in evaluation.trials()] == [
         Trial(arm=arm, problem="1", sample=sample)
         for sample in (0, 1)

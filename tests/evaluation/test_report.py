@@ -282,7 +282,7 @@ def attack(evaluation: Evaluation, workers: int) -> list[Episode]:
                 task="countdown",
                 problem=question.values,
                 query=HOSTILE * 50,
-                method=arm.organization.method.value,
+                method=arm.preset.method.value,
                 model=HOSTILE,
                 capacity=4,
                 seed=0,

@@ -137,6 +137,8 @@ def _run(
     from asyncthink.evaluation.run import begin, resume
     from asyncthink.settings import find_recipe, parse
 
+    if "" in (output, resumed):
+        raise UsageError("--output and --resume need a folder")
     if resumed is not None:
         others = {"recipe": recipe, "methods": methods, "output": output}
         given = [*options, *(name for name, value in others.items() if value)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from asyncthink.cli.options import one_line_errors, option
-from asyncthink.errors import UnknownNameError, UsageError
+from asyncthink.errors import UnknownNameError
 
 _NO_PROBLEMS = "it has no problems of its own; they are read from a file of problems"
 
@@ -19,7 +19,9 @@ def tasks_command(
     split: Annotated[str, option("--split", "train, dev or test.")] = "dev",
     seed: Annotated[int, option("--seed", "Seed of the problems.")] = 0,
     limit: Annotated[int, option("--limit", "How many problems.", min=1, max=10_000)] = 5,
-    json: Annotated[bool, option("--json", "One JSON object a line.")] = False,
+    json: Annotated[
+        bool, option("--json", "One JSON object a line, as `eval --problems` reads them.")
+    ] = False,
 ) -> None:
     """List the tasks, or some problems of one."""
     import msgspec
@@ -36,14 +38,13 @@ def tasks_command(
             _write({"task": task.name, "example": example}, json)
             continue
         if count == 0:
-            raise UsageError(f"{name}: {_NO_PROBLEMS}")
+            task.problem(Split(split), seed, 0)  # says what mends it
         for index in range(limit if count is None else min(limit, count)):
             problem = task.problem(Split(split), seed, index)
-            sentence = task.prompt(problem)
             if json:
-                _write({"index": index, "prompt": sentence, "problem": msgspec.to_builtins(problem)}, json)
+                _write({"id": index, **msgspec.to_builtins(problem)}, json)
             else:
-                sys.stdout.write(sentence + "\n")
+                sys.stdout.write(task.prompt(problem) + "\n")
 
 
 def _write(row: dict[str, object], json: bool) -> None:

@@ -66,14 +66,18 @@ def append(fd: int, data: bytes) -> None:
         raise
 
 
+def draft(file: Path) -> Path:
+    """Return where `replace` writes a file first."""
+    return file.with_name(f".{file.name}.part")
+
+
 def replace(file: Path, data: bytes) -> None:
     """Write a file whole or not at all, and sync it with its folder."""
-    draft = file.with_name(f".{file.name}.part")
-    with draft.open("wb") as out:
+    with draft(file).open("wb") as out:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
-    draft.replace(file)
+    draft(file).replace(file)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -68,15 +68,13 @@ class RunDirectory:
         configuration.refuse_secrets(whole)
         written = _json(whole)
         with files.told(path):
+            _refuse_others(path, config, beside or {})
             path.mkdir(parents=True, exist_ok=True)
             fd = files.lock(path / "episodes.jsonl", create=True)
             with files.closed_on_error(fd):
                 if (path / "manifest.json").exists() or os.fstat(fd).st_size:
                     raise RecordError(f"{path} already holds a run: resume it, or name another folder")
-                file = path / "config.toml"
-                if file.exists() and file.read_bytes() != config.encode():
-                    raise RecordError(f"{file} belongs to something else: name another folder")
-                files.replace(file, config.encode())
+                files.replace(path / "config.toml", config.encode())
                 for name, content in (beside or {}).items():
                     files.replace(path / name, content)
                 files.replace(path / "manifest.json", written)
@@ -177,6 +175,22 @@ class RunDirectory:
         message = f"{self.path / 'episodes.jsonl'}: {how} last line ({n_bytes} bytes) was dropped"
         if n_bytes and message not in self.warnings:
             self.warnings.append(message)
+
+
+def _refuse_others(path: Path, config: str, beside: Mapping[str, bytes]) -> None:
+    """Raise where a folder holds what the beginning of this very run did not write."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RecordError(f"{path} is a file: name a folder")
+    if (path / "manifest.json").exists():
+        raise RecordError(f"{path} already holds a run: resume it, or name another folder")
+    ours = {"config.toml": config.encode(), **beside}
+    drafts = {files.draft(path / name).name for name in (*ours, "manifest.json")}
+    for file in sorted(path.iterdir()):
+        begun = file.name in drafts or (file.name == "episodes.jsonl" and not file.stat().st_size)
+        if not begun and not (file.is_file() and file.read_bytes() == ours.get(file.name)):
+            raise RecordError(f"{file} belongs to something else: name another folder")
 
 
 _SEAL = b'{"crc":"%08x",'

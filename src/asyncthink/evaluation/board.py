@@ -114,7 +114,8 @@ class Board(Watcher):
         """Return how far the run is, as one line of plain text."""
         seconds = self._clock() - self._began
         now = self.done - self._before
-        left = seconds / now * (self._total - self.done) if now else None
+        rest = self._total - self.done
+        left = seconds / now * rest if now else None if rest else 0.0
         tokens = sum(line.tokens for line in self._lines.values())
         failed = sum(line.failed for line in self._lines.values())
         parts = [

@@ -27,22 +27,20 @@ SPARE_BYTES = 20_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """A method that is ready to run."""
+    """A method as it was configured."""
 
     name: str
     preset: Preset
-    organization: Organization
-    """Over an engine that is not open yet; arms of one model share it."""
+    settings: ArmSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What will be run, checked as far as it can be without asking a model."""
+    """What is to be run; no model is needed to know it."""
 
     recipe: Recipe
     questions: tuple[Question, ...]
     arms: tuple[Arm, ...]
-    engines: tuple[Engine, ...]
 
     @property
     def at_once(self) -> int:
@@ -58,7 +56,7 @@ class Evaluation:
 
 
 def prepare(recipe: Recipe, source: str | None = None) -> Evaluation:
-    """Check a recipe and make ready what it asks for.
+    """Find what a recipe asks for.
 
     Args:
         recipe: a resolved one.
@@ -66,20 +64,38 @@ def prepare(recipe: Recipe, source: str | None = None) -> Evaluation:
 
     Raises:
         UsageError: something is wrong; the line says what mends it.
-        EngineError: a checkpoint cannot be read.
     """
     get_task(recipe.task)
     require("plots", "the report of an evaluation")
     if needed := NEEDS.get(recipe.task):
         require(needed, f"the task {recipe.task}")
-    questions = _questions(recipe, source)
-    engines: dict[str, Engine] = {}
-    arms = [_arm(name, settings, recipe, engines) for name, settings in recipe.methods.items()]
-    for arm in arms:
-        _check_arm(arm, questions)
     return Evaluation(
-        recipe=recipe, questions=tuple(questions), arms=tuple(arms), engines=tuple(engines.values())
+        recipe=recipe,
+        questions=tuple(_questions(recipe, source)),
+        arms=tuple(
+            Arm(name=name, preset=preset(settings.method, name), settings=settings)
+            for name, settings in recipe.methods.items()
+        ),
     )
+
+
+def organize(evaluation: Evaluation) -> dict[str, Organization]:
+    """Make ready who tries the problems, and check all that can be checked without asking a model.
+
+    Returns:
+        Arm -> its organization. Its engine is not open yet; arms of one model share it.
+
+    Raises:
+        UsageError: something is wrong; the line says what mends it.
+        EngineError: a checkpoint cannot be read.
+    """
+    engines: dict[str, Engine] = {}
+    found: dict[str, Organization] = {}
+    for arm in evaluation.arms:
+        found[arm.name] = _organization(arm, evaluation.recipe, engines)
+    for arm in evaluation.arms:
+        _check(arm, found[arm.name], evaluation.questions)
+    return found
 
 
 def _questions(recipe: Recipe, source: str | None) -> list[Question]:
@@ -90,28 +106,26 @@ def _questions(recipe: Recipe, source: str | None) -> list[Question]:
     return drawn(recipe.task, Split(recipe.split), recipe.seed, recipe.limit or DEFAULT_LIMIT)
 
 
-def _arm(name: str, settings: ArmSettings, recipe: Recipe, engines: dict[str, Engine]) -> Arm:
-    """Make an arm; its engine is that of an arm before it with the same model."""
-    chosen = preset(settings.method, name)
+def _organization(arm: Arm, recipe: Recipe, engines: dict[str, Engine]) -> Organization:
+    """Make an arm's organization; its engine is that of an arm before it with the same model."""
+    settings, method = arm.settings, arm.preset.method
     key = repr((settings.model, settings.server()))
     try:
         if key not in engines:
             engines[key] = load_engine(settings.model, settings.server())
-        engine = engines[key]
-        organization = Organization(
-            engine,
-            method=Method.ASYNCTHINK if chosen.method is Method.PLAN else chosen.method,
+        return Organization(
+            engines[key],
+            method=Method.ASYNCTHINK if method is Method.PLAN else method,
             capacity=settings.capacity,
             limits=settings.limits(),
-            temperature=_temperature(settings, recipe, engine),
+            temperature=_temperature(settings, recipe, engines[key]),
             top_p=settings.top_p,
             prompts=load_prompts(Path(settings.prompts)) if settings.prompts else None,
             price=load_price(Path(settings.prices), settings.model) if settings.prices else None,
             reminders=settings.reminders,
         )
     except UsageError as error:
-        raise UsageError(f"methods.{name}: {error}") from error
-    return Arm(name=name, preset=chosen, organization=organization)
+        raise UsageError(f"methods.{arm.name}: {error}") from error
 
 
 def _temperature(settings: ArmSettings, recipe: Recipe, engine: Engine) -> float | None:
@@ -121,8 +135,7 @@ def _temperature(settings: ArmSettings, recipe: Recipe, engine: Engine) -> float
     return settings.temperature
 
 
-def _check_arm(arm: Arm, questions: Sequence[Question]) -> None:
-    organization = arm.organization
+def _check(arm: Arm, organization: Organization, questions: Sequence[Question]) -> None:
     if arm.preset.method is Method.PARALLEL and organization.temperature == 0:
         raise UsageError(
             f"methods.{arm.name}: at temperature 0 all parallel traces are the same text: "

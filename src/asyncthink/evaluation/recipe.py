@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any, cast
 
 from asyncthink.errors import UnknownNameError, UsageError
@@ -99,6 +100,7 @@ class Recipe:
 DEFAULT_LIMIT, DEFAULT_AT_ONCE = 100, 64
 _SHARED = {each.name for each in fields(Settings)}
 _OWN = {each.name for each in fields(Recipe)}
+_FILES = {"tokenizer", "prices", "prompts", "problems"}
 _SWEPT = _SHARED - {"base_url"}
 
 
@@ -127,8 +129,8 @@ def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
         for each, chosen in _swept(name, whole):
             if each in arms:
                 raise UsageError(f"{path}: two arms are called {each!r}: give one another name")
-            arms[each] = convert(chosen, ArmSettings, f"{path}, methods.{each}")
-    recipe = replace(convert({**own, "methods": {}}, Recipe, path), methods=arms)
+            arms[each] = convert(_absolute(chosen), ArmSettings, f"{path}, methods.{each}")
+    recipe = replace(convert({**_absolute(own), "methods": {}}, Recipe, path), methods=arms)
     _check(recipe, path)
     return recipe
 
@@ -146,6 +148,18 @@ def _swept(name: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
     for values in product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
         yield " ".join([name, *(f"{key}={value}" for key, value in chosen.items())]), {**settings, **chosen}
+
+
+def _absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell out files and folders from the root, so that a run can be resumed from anywhere."""
+    found = dict(settings)
+    for name in _FILES & found.keys():
+        if isinstance(found[name], str) and not found[name].startswith("hf:"):
+            found[name] = str(Path(found[name]).absolute())
+    kind, colon, place = str(found.get("model", "")).partition(":")
+    if kind in ("hf", "scripted") and colon and Path(place).exists():
+        found["model"] = f"{kind}:{Path(place).absolute()}"
+    return found
 
 
 def _check(recipe: Recipe, path: str) -> None:

@@ -7,22 +7,24 @@ when the run is resumed. A resumed run has the same trials with the same seeds, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from anyio import to_thread
 
+from asyncthink.engines.base import Engine
 from asyncthink.episodes.events import Event
 from asyncthink.episodes.record import Episode, StopReason, Trial
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import EngineError, RecordError
-from asyncthink.evaluation.preflight import Arm, Evaluation, check_room, prepare
+from asyncthink.evaluation.preflight import Arm, Evaluation, check_room, organize, prepare
 from asyncthink.evaluation.problems import Question, stored
 from asyncthink.evaluation.recipe import Recipe, resolve
 from asyncthink.evaluation.rows import Row, row_of
 from asyncthink.runtime.fanout import each
+from asyncthink.runtime.organization import Organization
 from asyncthink.settings import dump, parse
 
 PROBLEMS = "problems.jsonl"
@@ -48,9 +50,20 @@ class Watcher:
 
 
 class Run:
-    """An evaluation and its run directory, open for writing; best made by `begin` or `resume`."""
+    """An evaluation and its run directory, open for writing; best made by `begin` or `resume`.
 
-    def __init__(self, evaluation: Evaluation, directory: RunDirectory) -> None:
+    Args:
+        evaluation: what is to be run.
+        directory: where its episodes are.
+        organizations: who tries the problems; None: made ready here if something is left to be tried.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        directory: RunDirectory,
+        organizations: Mapping[str, Organization] | None = None,
+    ) -> None:
         self.evaluation, self.directory = evaluation, directory
         self.failures: list[str] = []
         """Causes of the episodes that an engine failed."""
@@ -63,6 +76,9 @@ class Run:
                 directory.warnings.append(
                     f"episode {episode.id} is none of this run's, or there twice: left out"
                 )
+        if organizations is None and self.left:
+            organizations = organize(evaluation)
+        self.organizations = organizations or {}
 
     @property
     def left(self) -> list[Cell]:
@@ -81,16 +97,16 @@ class Run:
         if not cells:
             return
         async with AsyncExitStack() as held:
-            for engine in self.evaluation.engines:
-                opener = next(
-                    arm.organization for arm in self.evaluation.arms if arm.organization.engine is engine
-                )
-                await held.enter_async_context(opener)
+            engines: set[Engine] = set()
+            for organization in self.organizations.values():
+                if organization.engine not in engines:
+                    engines.add(organization.engine)
+                    await held.enter_async_context(organization)
             await each(cells, lambda cell: self._try(cell, watcher), self.evaluation.at_once)
 
     async def _try(self, cell: Cell, watcher: Watcher) -> None:
         arm, question, trial = cell
-        organization = arm.preset.of(arm.organization, question.asked)
+        organization = arm.preset.of(self.organizations[arm.name], question.asked)
         episode = await organization.think(
             question.asked,
             seed=seed_of(self.evaluation.recipe.seed, trial),
@@ -134,23 +150,23 @@ def begin(recipe: Recipe, output: Path) -> Generator[Run]:
             yield run
         return
     evaluation = prepare(recipe)
+    organizations = organize(evaluation)
     check_room(output, sum(1 for _ in evaluation.trials()))
     problems = stored(evaluation.questions)
     manifest: dict[str, Any] = {
         "kind": "evaluation",
-        "arms": {arm.name: _settled(arm, evaluation.questions) for arm in evaluation.arms},
+        "arms": {name: _settled(each, evaluation.questions) for name, each in organizations.items()},
         "at_once": evaluation.at_once,
         "problems": len(evaluation.questions),
         "problems_sha256": hashlib.sha256(problems).hexdigest(),
     }
     config = dump(recipe.plain())
     with RunDirectory.create(output, config, manifest, {PROBLEMS: problems}) as directory:
-        yield Run(evaluation, directory)
+        yield Run(evaluation, directory, organizations)
 
 
-def _settled(arm: Arm, questions: Sequence[Question]) -> dict[str, Any]:
+def _settled(organization: Organization, questions: Sequence[Question]) -> dict[str, Any]:
     """Return what a recipe may leave to the model."""
-    organization = arm.organization
     return {
         "model": organization.engine.name,
         "capacity": sorted({organization.capacity_for(each.asked) for each in questions}),

@@ -59,7 +59,8 @@ class ContestMath(OneAnswer[MathProblem]):
     def problem(self, split: Split, seed: int, index: int) -> MathProblem:
         """Raise UsageError: it brings none."""
         raise UsageError(
-            f"{self.name} brings no problems of its own: asyncthink eval --task {self.name} --problems FILE.jsonl"
+            f"{self.name} brings no problems of its own: asyncthink eval --task {self.name} --problems FILE.jsonl, "
+            'with lines of {"problem": "What is 1 + 1?", "answer": "2"}'
         )
 
     def read(self, values: Mapping[str, Any]) -> MathProblem:

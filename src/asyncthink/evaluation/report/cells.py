@@ -19,6 +19,8 @@ from asyncthink.evaluation.statistics import Difference, Estimate
 from asyncthink.viewer.marks import Markup, tag
 from asyncthink.viewer.sanitize import clean, head, tail
 
+SAME = 1e-9
+"""Ends of an interval that differ by no more are one: the rest is rounding."""
 NOTHING = "–"
 """What stands where there is no figure."""
 MOST_DECIMALS = 6
@@ -129,7 +131,7 @@ def _estimate(found: Estimate | None, scale: int, places: int) -> Cell:
     mean, low, high = (value * scale for value in (found.mean, found.low, found.high))
     if mean and not round(mean, places):
         places = max(places, decimals(mean))
-    known = found.problems > 1 and low < high
+    known = found.problems > 1 and high - low > SAME
     interval = f"[{figure(low, places)}, {figure(high, places)}]" if known else ""
     return Cell(text=figure(mean, places), interval=interval)
 
@@ -141,7 +143,7 @@ def difference(
     mean, low, high = (value * (100 if percent else 1) for value in (found.mean, found.low, found.high))
     if places is None:
         places = 1 if percent else decimals(max(map(abs, (mean, low, high))))
-    if found.problems < 2 or low == high:
+    if found.problems < 2 or high - low <= SAME:
         return Cell(text=figure(mean, places, "+"))
     least = 1 / max(1, resamples)
     p_value = f"p ≤ {least:.2g}" if found.p_value <= least else f"p = {found.p_value:.2g}"
