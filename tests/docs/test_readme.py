@@ -42,17 +42,37 @@ def mean(found: dict[str, float], digits: int) -> str:
     return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
 
 
+def line(arm: dict[str, Any]) -> str:
+    """Return a method's line of the table."""
+    found = arm["measures"]
+    cells = (
+        arm["name"],
+        share(found["all_correct"]),
+        mean(found["score"], 3),
+        mean(found["critical_path"], 0),
+        mean(found["decoded_tokens"], 0),
+        mean(found["wall_seconds"], 1),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
 def figures() -> list[str]:
     """Return every figure of the section "Measured" as the result files have it."""
-    dev, clock, scale = result("embedded_dev"), result("wall_clock"), result("scale")
-    summary, last = dev["summary"], scale["rows"][-1]
-    training = result("embedded_training")
+    clock, scale, training = result("wall_clock"), result("scale"), result("embedded_training")
+    last, growth = scale["rows"][-1], result("growth")["growth"]
+    greedy = result("embedded_dev")["summary"]["arms"][0]["measures"]
+    compared = result("countdown/report")["summary"]
+    peers = [row["our_share"] for row in result("peers")["rows"] if row["workers"] == 64]
     return [
-        f"{dev['problems']} problems",
-        *(share(summary[name]) for name in ("format_errors", "at_least_1", "at_least_4")),
-        *(mean(summary[name], 0) for name in ("critical_path", "total_tokens")),
-        mean(summary["concurrency"], 3),
-        mean(summary["wall_seconds"], 1),
+        f"{compared['problems']} problems",
+        *map(line, compared["arms"]),
+        *(share(greedy[name]) for name in ("valid", "at_least_1", "all_correct")),
+        *(mean(greedy[name], 0) for name in ("critical_path", "decoded_tokens")),
+        f"{growth['scripted']['cpu_ms']:.2f}x",
+        *(
+            " and ".join(f"{row[name]:.2f}x" for row in peers)
+            for name in ("langgraph", "openai-agents", "pydantic-ai")
+        ),
         f"{training['tokens'] / 1e6:.1f} million tokens, {training['minutes']:.0f} minutes",
         f"{result('local_engine')['ratio']:.2f}x",
         "{:.3f}x, {:.3f}x and {:.3f}x".format(*(row["worst"] for row in clock["rows"])),
@@ -71,5 +91,5 @@ def test_figures_are_those_of_the_result_files() -> None:
 
 
 def test_every_result_names_its_command() -> None:
-    for path in (ROOT / "docs" / "results").glob("*.json"):
+    for path in (ROOT / "docs" / "results").rglob("*.json"):
         assert json.loads(path.read_text(encoding="utf-8"))["command"], path

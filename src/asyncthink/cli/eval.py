@@ -158,7 +158,14 @@ def _run(
     elif not recipe:
         raw["methods"] = {name: {} for name in ("asyncthink", "sequential", "parallel")}
     whole = resolve({**raw, **options}, recipe or "options")
-    return begin(whole, Path(output) if output is not None else _folder(whole.task))
+    return begin(whole, Path(output) if output is not None else _folder(whole.task), _typed())
+
+
+def _typed() -> str:
+    """Return the command as it was typed."""
+    import shlex
+
+    return shlex.join(["asyncthink", *sys.argv[1:]])
 
 
 def _folder(task: str) -> Path:

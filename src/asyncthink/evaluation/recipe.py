@@ -20,6 +20,7 @@ Resolving it pushes every setting down into its arms; the run directory holds th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -154,11 +155,12 @@ def _absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Spell out files and folders from the root, so that a run can be resumed from anywhere."""
     found = dict(settings)
     for name in _FILES & found.keys():
-        if isinstance(found[name], str) and not found[name].startswith("hf:"):
+        if found[name] and isinstance(found[name], str) and not found[name].startswith("hf:"):
             found[name] = str(Path(found[name]).absolute())
-    kind, colon, place = str(found.get("model", "")).partition(":")
-    if kind in ("hf", "scripted") and colon and Path(place).exists():
-        found["model"] = f"{kind}:{Path(place).absolute()}"
+    kind, _, place = str(found.get("model", "")).partition(":")
+    with suppress(OSError):  # what cannot be looked up is told when the model is loaded
+        if kind in ("hf", "scripted") and place and Path(place).exists():
+            found["model"] = f"{kind}:{Path(place).absolute()}"
     return found
 
 

@@ -7,6 +7,7 @@ when the run is resumed. A resumed run has the same trials with the same seeds, 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -138,8 +139,13 @@ def seed_of(seed: int, trial: Trial) -> int:
 
 
 @contextmanager
-def begin(recipe: Recipe, output: Path) -> Generator[Run]:
+def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator[Run]:
     """Begin a run, or go on with the one that is there, if it was made with the same recipe.
+
+    Args:
+        recipe: a resolved one.
+        output: the run's folder.
+        command: what was typed, for the manifest and the report.
 
     Raises:
         UsageError: the recipe cannot be run.
@@ -155,6 +161,7 @@ def begin(recipe: Recipe, output: Path) -> Generator[Run]:
     problems = stored(evaluation.questions)
     manifest: dict[str, Any] = {
         "kind": "evaluation",
+        "command": command or f"asyncthink eval {shlex.quote(str(output / 'config.toml'))}",
         "arms": {name: _settled(each, evaluation.questions) for name, each in organizations.items()},
         "at_once": evaluation.at_once,
         "problems": len(evaluation.questions),

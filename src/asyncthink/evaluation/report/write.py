@@ -12,7 +12,6 @@ episodes make the same bytes.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -94,9 +93,9 @@ def _content(
         tables=tables(summary),
         pictures=list(figures(summary)),
         samples=list(_samples(directory, rows, [arm.name for arm in evaluation.arms], names, asked)),
-        command=f"asyncthink eval {shlex.quote(str(directory.path / 'config.toml'))}",
+        command=_plain(directory.manifest.get("command", "asyncthink eval config.toml")),
         config=directory.config,
-        facts={name: _plain(value) for name, value in directory.manifest.items()},
+        facts={name: _plain(value) for name, value in directory.manifest.items() if name != "command"},
     )
 
 
