@@ -70,6 +70,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     ([*EMBEDDED, "--split", "tset"], ["unknown split 'tset'", "did you mean 'test'"]),
     ([*EMBEDDED, "--samples", "0"], ["samples must be at least 1"]),
     (["--task", "countdown", "--limit", "0"], ["limit must be at least 1"]),
+    (["--task", "sudoku", "--limit", "1000000000000"], ["limit must be at least 1 and at most 100000"]),
     ([*EMBEDDED, "--at-once", "0"], ["at_once must be at least 1"]),
     ([*EMBEDDED, "--capacity", "0"], ["capacity must be between 1 and 9999"]),
     ([*EMBEDDED, "--temperature", "-1"], ["temperature must be between 0 and 100"]),
@@ -177,8 +178,9 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_folder_that_holds_something_else() -> None:
-    with RunDirectory.create("other", "seed = 1\n", {}):
-        refused([*EMBEDDED, "--output", "other"], "made with another configuration", "changed: ", "seed")
+    RunDirectory.create("other", "seed = 1\n", {}).close()
+    Path("other/episodes.jsonl").write_text('{"half')
+    refused([*EMBEDDED, "--output", "other"], "made with another configuration", "changed: ", "seed")
     refused(["--resume", "other"], "is no evaluation")
     Path("file").write_text("")
     refused([*EMBEDDED, "--output", "file"], "file")
@@ -192,6 +194,7 @@ def test_a_run_that_is_being_written(folder: Path) -> None:
     with begin(recipe, folder / "run"):
         refused(["--resume", "run"], "is being written by another process")
         refused([*EMBEDDED, "--methods", "sequential", "--output", "run"], "is being written")
+    (folder / "run" / "episodes.jsonl").write_text('{"half')  # something was done
     again = [*EMBEDDED, "--methods", "sequential", "--samples", "2", "--output", "run"]
     refused(again, "changed: samples", "name another folder")
     (folder / "run" / "problems.jsonl").write_text("{}\n")
@@ -214,3 +217,9 @@ def test_servers_are_asked_who_they_are_before_they_are_asked_anything() -> None
         told([*there, "--model", "openai:scriptd"], key, "scripted")
         told([*there, "--model", "openai:scripted"], wrong, "OPENAI_API_KEY")
     told([*there, "--model", "openai:scripted", "--output", "dead"], key, server.url.partition("/v1")[0])
+    # Nothing was earned there, so that the mended command takes its place.
+    told(
+        [*EMBEDDED, "--model", "openai:scripted", "--base-url", "http://127.0.0.1:9/v1", "--output", "dead"],
+        key,
+        ":9",
+    )

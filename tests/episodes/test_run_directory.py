@@ -165,8 +165,13 @@ def test_a_changed_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
 
 def test_a_folder_is_used_once(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, CONFIG, {}).close()
+    other = CONFIG.replace("embedded", "other")
+    with RunDirectory.create(tmp_path, other, {"kind": "second"}) as run:  # nothing was done in the first
+        assert RunDirectory.open(tmp_path).config == other
+        run.append(numbered(0))
     with pytest.raises(RecordError, match="already holds a run: resume it"):
-        RunDirectory.create(tmp_path, CONFIG, {})
+        RunDirectory.create(tmp_path, other, {})
+    assert ids(RunDirectory.open(tmp_path)) == ["0"]
 
 
 def test_a_creation_cut_short_can_be_repeated(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class RunDirectory:
         manifest: Mapping[str, Any],
         beside: Mapping[str, bytes] | None = None,
     ) -> Self:
-        """Begin a run, in a folder that is made where it is missing.
+        """Begin a run, in a folder that is made where it is missing. A run without an episode is replaced.
 
         Args:
             path: the run's folder.
@@ -72,8 +72,9 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             fd = files.lock(path / "episodes.jsonl", create=True)
             with files.closed_on_error(fd):
-                if (path / "manifest.json").exists() or os.fstat(fd).st_size:
+                if os.fstat(fd).st_size:
                     raise RecordError(f"{path} already holds a run: resume it, or name another folder")
+                (path / "manifest.json").unlink(missing_ok=True)
                 files.replace(path / "config.toml", config.encode())
                 for name, content in (beside or {}).items():
                     files.replace(path / name, content)
@@ -183,14 +184,24 @@ def _refuse_others(path: Path, config: str, beside: Mapping[str, bytes]) -> None
         return
     if not path.is_dir():
         raise RecordError(f"{path} is a file: name a folder")
-    if (path / "manifest.json").exists():
-        raise RecordError(f"{path} already holds a run: resume it, or name another folder")
     ours = {"config.toml": config.encode(), **beside}
     drafts = {files.draft(path / name).name for name in (*ours, "manifest.json")}
+    begun = (path / "manifest.json").exists()
+    if begun and not is_empty(path):
+        raise RecordError(f"{path} already holds a run: resume it, or name another folder")
     for file in sorted(path.iterdir()):
-        begun = file.name in drafts or (file.name == "episodes.jsonl" and not file.stat().st_size)
-        if not begun and not (file.is_file() and file.read_bytes() == ours.get(file.name)):
+        if file.name in drafts or (file.name == "episodes.jsonl" and not file.stat().st_size):
+            continue
+        if begun and file.name in (*ours, "manifest.json"):
+            continue
+        if not (file.is_file() and file.read_bytes() == ours.get(file.name)):
             raise RecordError(f"{file} belongs to something else: name another folder")
+
+
+def is_empty(path: Path) -> bool:
+    """Whether nothing was earned yet in a run's folder: another run may take its place."""
+    file = path / "episodes.jsonl"
+    return not file.exists() or not file.stat().st_size
 
 
 _SEAL = b'{"crc":"%08x",'

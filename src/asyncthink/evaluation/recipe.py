@@ -99,6 +99,8 @@ class Recipe:
 
 
 DEFAULT_LIMIT, DEFAULT_AT_ONCE = 100, 64
+MOST = 100_000
+"""Problems, samples of each, or episodes in flight: more is a slip of the keyboard."""
 _SHARED = {each.name for each in fields(Settings)}
 _OWN = {each.name for each in fields(Recipe)}
 _FILES = {"tokenizer", "prices", "prompts", "problems"}
@@ -171,8 +173,8 @@ def _check(recipe: Recipe, path: str) -> None:
         raise UsageError(f"{path}: there is no method: --methods asyncthink,sequential,parallel")
     for name in ("samples", "limit", "at_once"):
         value = getattr(recipe, name)
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
+        if value is not None and not 1 <= value <= MOST:
+            raise UsageError(f"{name} must be at least 1 and at most {MOST}, not {value}")
     for name, arm in recipe.methods.items():
         if recipe.samples > 1 and arm.temperature == 0:
             raise UsageError(

@@ -18,7 +18,7 @@ from anyio import to_thread
 from asyncthink.engines.base import Engine
 from asyncthink.episodes.events import Event
 from asyncthink.episodes.record import Episode, StopReason, Trial
-from asyncthink.episodes.store import RunDirectory
+from asyncthink.episodes.store import RunDirectory, is_empty
 from asyncthink.errors import EngineError, RecordError
 from asyncthink.evaluation.preflight import Arm, Evaluation, check_room, organize, prepare
 from asyncthink.evaluation.problems import Question, stored
@@ -151,8 +151,9 @@ def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator
         UsageError: the recipe cannot be run.
         RecordError: the folder cannot be written, is being written, or holds something else.
     """
-    if (output / "manifest.json").exists():
-        with _resumed(output, dump(recipe.plain())) as run:
+    config = dump(recipe.plain())
+    if (output / "manifest.json").exists() and not is_empty(output):
+        with _resumed(output, config) as run:
             yield run
         return
     evaluation = prepare(recipe)
@@ -167,7 +168,6 @@ def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator
         "problems": len(evaluation.questions),
         "problems_sha256": hashlib.sha256(problems).hexdigest(),
     }
-    config = dump(recipe.plain())
     with RunDirectory.create(output, config, manifest, {PROBLEMS: problems}) as directory:
         yield Run(evaluation, directory, organizations)
 
