@@ -100,7 +100,7 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     try:
         parse(text, "mine.toml")
     except UsageError as error:
-        assert str(error).startswith("mine.toml: ")
+        assert str(error).startswith("mine.toml is no TOML: ")
         assert "\n" not in str(error)
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def find_recipe(path: str) -> str:
-    """Return the text of a recipe file; a name that is no file is looked up among the packaged recipes.
+    """Return the text of a recipe file; `recipes/NAME` or NAME that is no file is one of the package's.
 
     Raises:
         UsageError: there is none, or it cannot be read.
@@ -33,7 +33,7 @@ def find_recipe(path: str) -> str:
         raise UsageError(f"{path} cannot be read: {error}") from error
     folder = resources.files("asyncthink") / "recipes"
     known = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
-    name = Path(path).name
+    name = path.removeprefix("recipes/")
     if name not in known:
         raise UnknownNameError("recipe", path, [f"recipes/{known_name}" for known_name in known])
     return known[name].read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def parse(text: str, path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError of its own
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path} is no TOML: {error}") from error
 
 
 def convert(raw: Mapping[str, Any], shape: type[T], path: str, hidden: Collection[str] = ()) -> T:

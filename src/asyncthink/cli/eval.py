@@ -146,17 +146,11 @@ def _run(
             raise UsageError(f"--resume takes everything from the run: leave out {', '.join(given)}")
         return resume(Path(resumed))
     raw = parse(find_recipe(recipe), recipe) if recipe else {}
-    if "task" not in raw and "task" not in options:
-        raise UsageError(
-            "there is no task: asyncthink eval --task countdown --methods asyncthink,sequential,parallel"
-        )
     if methods is not None:
         chosen = [name.strip() for name in methods.split(",") if name.strip()]
         if len(set(chosen)) < len(chosen):
             raise UsageError(f"--methods names one twice: {methods}")
         raw["methods"] = {name: raw.get("methods", {}).get(name, {}) for name in chosen}
-    elif not recipe:
-        raw["methods"] = {name: {} for name in ("asyncthink", "sequential", "parallel")}
     whole = resolve({**raw, **options}, recipe or "options")
     return begin(whole, Path(output) if output is not None else _folder(whole.task), _typed())
 

@@ -62,7 +62,7 @@ class Board(Watcher):
         """Start the clock; what was done before does not count as speed."""
         self._began = self._clock()
         self._lines = {arm.name: _Line() for arm in evaluation.arms}
-        self._total, self._before = sum(1 for _ in evaluation.trials()), done
+        self._total, self._before = evaluation.size, done
 
     def event(self, trial: Trial, event: Event) -> None:
         """Count agents and tokens."""

@@ -47,6 +47,11 @@ class Evaluation:
         """Episodes in flight."""
         return self.recipe.at_once or DEFAULT_AT_ONCE
 
+    @property
+    def size(self) -> int:
+        """How many trials there are."""
+        return self.recipe.samples * len(self.questions) * len(self.arms)
+
     def trials(self) -> Iterator[tuple[Arm, Question, Trial]]:
         """Yield every cell: methods side by side, so that all run under the same load."""
         for sample in range(self.recipe.samples):

@@ -99,6 +99,8 @@ class Recipe:
 
 
 DEFAULT_LIMIT, DEFAULT_AT_ONCE = 100, 64
+USUAL = ("asyncthink", "sequential", "parallel")
+"""Methods of a recipe that names none."""
 MOST = 100_000
 """Problems, samples of each, or episodes in flight: more is a slip of the keyboard."""
 _SHARED = {each.name for each in fields(Settings)}
@@ -120,7 +122,9 @@ def resolve(raw: Mapping[str, Any], path: str) -> Recipe:
     shared = {name: value for name, value in raw.items() if name in _SHARED}
     own = {name: value for name, value in raw.items() if name in _OWN}
     arms: dict[str, ArmSettings] = {}
-    methods: Any = own.get("methods") or {}
+    if "task" not in own:
+        raise UsageError(f"{path}: there is no task: --task countdown, or another of `asyncthink tasks`")
+    methods: Any = own.get("methods", {name: {} for name in USUAL})
     if not isinstance(methods, Mapping):
         raise UsageError(f"{path}: methods are tables, as in [methods.sequential]")
     for name, settings in cast("Mapping[str, Any]", methods).items():

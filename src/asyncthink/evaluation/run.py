@@ -158,7 +158,7 @@ def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator
         return
     evaluation = prepare(recipe)
     organizations = organize(evaluation)
-    check_room(output, sum(1 for _ in evaluation.trials()))
+    check_room(output, evaluation.size)
     problems = stored(evaluation.questions)
     manifest: dict[str, Any] = {
         "kind": "evaluation",
