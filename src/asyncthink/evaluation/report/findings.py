@@ -79,7 +79,7 @@ def _beside(summary: Summary, second: str, measures: Mapping[str, Comparison]) -
         f"{words.format(_word(one.difference, more, less), right)} ({_figures(one, summary.resamples)}{unit})"
         for name, words, more, less, unit in (
             ("all_correct", "{} often {}", "more", "less", " points"),
-            ("critical_path", "a {} critical path", "longer", "shorter", " ticks"),
+            ("critical_path", "its critical path {}", "longer", "shorter", " ticks"),
             ("decoded_tokens", "{} tokens", "more", "fewer", ""),
         )
         if (one := measures.get(name)) is not None
@@ -110,6 +110,8 @@ def _matched(summary: Summary, names: Mapping[str, str], match: Match) -> str:
         f"{names[arm.name]} {_percent(match.all_correct.get(arm.name))}" for arm in summary.arms[:MOST_ARMS]
     ]
     right = "all answers right" if summary.asked > 1 else "the right answer"
+    if left := len(summary.arms) - len(shares):
+        shares += [f"and {left} more in the table of matched latency"] if left > 0 else []
     return (
         f"Under one cap on T for all, {match.budget:,} ticks (the median of {names.get(match.arm, match.arm)}), this share "
         f"of episodes has {right} in time: {', '.join(shares)}."
