@@ -105,10 +105,10 @@ def eval_command(
         options.pop(name, None)
     from rich.console import Console
 
-    from asyncthink.evaluation.report.write import write_report
-
     console = Console(stderr=True)
     with _run(recipe, options, methods, output, resume) as run:
+        from asyncthink.evaluation.report.write import write_report
+
         console.print(f"run directory: {run.directory.path}", highlight=False, markup=False, soft_wrap=True)
         interrupted, error = _carry_out(run, console)
         if run.done:
@@ -137,8 +137,9 @@ def _run(
     from asyncthink.evaluation.run import begin, resume
     from asyncthink.settings import find_recipe, parse
 
-    if "" in (output, resumed):
-        raise UsageError("--output and --resume need a folder")
+    for name, value in {**options, "methods": methods, "output": output, "resume": resumed}.items():
+        if value == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty")
     if resumed is not None:
         others = {"recipe": recipe, "methods": methods, "output": output}
         given = [*options, *(name for name, value in others.items() if value)]

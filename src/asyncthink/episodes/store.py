@@ -154,7 +154,9 @@ class RunDirectory:
                 except _UNREADABLE as error:
                     rest = lines.read()
                     if not _ends_unreadable(rest):
-                        raise RecordError(f"{file} line {number}: {files.one_line(error)}") from error
+                        raise RecordError(
+                            f"{file} line {number}: {files.one_line(error)}; without that line the rest can be read"
+                        ) from error
                     self._warn("an unreadable", len(line) + len(rest))
                     return
                 yield episode

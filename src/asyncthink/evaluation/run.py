@@ -166,10 +166,15 @@ def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator
         "arms": {name: _settled(each, evaluation.questions) for name, each in organizations.items()},
         "at_once": evaluation.at_once,
         "problems": len(evaluation.questions),
-        "problems_sha256": hashlib.sha256(problems).hexdigest(),
+        "problems_sha256": _digest(problems),
+        "config_sha256": _digest(config.encode()),
     }
     with RunDirectory.create(output, config, manifest, {PROBLEMS: problems}) as directory:
         yield Run(evaluation, directory, organizations)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _settled(organization: Organization, questions: Sequence[Question]) -> dict[str, Any]:
@@ -201,11 +206,14 @@ def resume(path: Path) -> Generator[Run]:
 @contextmanager
 def _resumed(path: Path, config: str | None) -> Generator[Run]:
     with RunDirectory.resume(path, config) as directory:
-        file = path / PROBLEMS
-        if not file.exists() or directory.manifest.get("kind") != "evaluation":
+        if directory.manifest.get("kind") != "evaluation":
             raise RecordError(f"{path} is no evaluation: another command made it")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != directory.manifest.get("problems_sha256"):
-            raise RecordError(f"{file} is not what the run began with: begin another run")
+        file = path / PROBLEMS
+        for beside, name in ((file, "problems_sha256"), (path / "config.toml", "config_sha256")):
+            if not beside.exists() or _digest(beside.read_bytes()) != directory.manifest.get(name):
+                raise RecordError(
+                    f"{beside} is not what the run began with: bring it back, or begin another run"
+                )
         recipe = recipe_of(directory.config, path / "config.toml")
         yield Run(prepare(recipe, str(file)), directory)
 

@@ -55,10 +55,16 @@ async def _think_alone(stage: Stage, organizers: Sequence[ModelOrganizer], merge
         if organizer.path != "0":
             organizer.tell_end(result)
 
-    async with anyio.create_task_group() as group:
-        for organizer in organizers:
-            group.start_soon(run, organizer)
-    first, own = organizers[0], results["0"]
+    first = organizers[0]
+    try:
+        async with anyio.create_task_group() as group:
+            for organizer in organizers:
+                group.start_soon(run, organizer)
+    except BaseException:
+        if "0" in results:  # done before the others were stopped; its end is told last
+            first.tell_end(results["0"])
+        raise
+    own = results["0"]
     for organizer in organizers[1:]:
         stage.emit(Joined(path=organizer.path, joined_at=own.decoded))
     answers = [text for organizer in organizers if (text := results[organizer.path].text) is not None]
