@@ -61,7 +61,8 @@ class Load:
 
 async def engine_seconds(folder: Path, load: Load, threads: int) -> float:
     async with LocalEngine(folder, threads=threads) as engine:
-        engine.running.eos = frozenset()  # every session decodes its full length
+        for lane in engine.lanes:
+            lane.eos = frozenset()  # every session decodes its full length
 
         async def agent(path: str) -> None:
             query = [Message(role="user", content=QUERY)]

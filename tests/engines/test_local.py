@@ -88,7 +88,7 @@ async def test_company_changes_nothing(folder: Path, sampling: Sampling) -> None
         for number in numbers:
             assert together[number][0] == alone[number][0]
             torch.testing.assert_close(together[number][1], alone[number][1], atol=1e-4, rtol=0)
-        assert engine.running.batch.shelves.slots == 2 * SHELF
+        assert engine.lanes[0].batch.shelves.slots == 2 * SHELF
 
 
 async def uneven(engine: LocalEngine, number: int) -> list[int]:
@@ -137,7 +137,7 @@ async def test_after_an_insertion_only_the_new_tokens_are_prefilled(folder: Path
     async with LocalEngine(folder) as engine:
         session = start(engine)
         first = await collect(session, 10)
-        batch = engine.running.batch
+        batch = engine.lanes[0].batch
         assert batch.prefilled == session.prompt.n_tokens + 9
         inserted = session.insert(" 3 + 4 </JOIN-1>")
         before = batch.prefilled
@@ -180,7 +180,7 @@ async def test_slots_are_used_again_and_memory_is_given_back(folder: Path) -> No
                     agents.start_soon(collect, session, 3)
             for session in sessions:
                 session.close()
-        assert engine.running.batch.shelves.slots == SHELF
+        assert engine.lanes[0].batch.shelves.slots == SHELF
 
 
 async def test_seeds_and_paths_draw_their_own_numbers(folder: Path) -> None:
@@ -215,7 +215,7 @@ async def test_the_end_of_sequence_token_counts_and_has_no_text(folder: Path) ->
         free = await collect(session := start(engine), 12)
         session.close()
         ids = ids_of(free)
-        engine.running.eos = frozenset({ids[7]})
+        engine.lanes[0].eos = frozenset({ids[7]})
         ended = await collect(session := start(engine), 12)
         assert ids_of(ended) == ids[: ids.index(ids[7]) + 1]
         assert ended[-1].n_tokens == 1
@@ -327,7 +327,7 @@ async def test_what_torch_raises_reaches_everybody(folder: Path, monkeypatch: py
             raise RuntimeError("out of memory\nand more")
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine.running.batch.model, "hidden", fail)
+            patch.setattr(engine.lanes[0].batch.model, "hidden", fail)
             async with anyio.create_task_group() as agents:
                 for session in sessions:
                     agents.start_soon(run, session)

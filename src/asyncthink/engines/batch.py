@@ -9,7 +9,7 @@ making of requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -26,6 +26,8 @@ CHUNK = 512
 """Tokens of one context that are prefilled at a time."""
 PREFILL_TOKENS = 4096
 """Tokens, padding included, that are prefilled together."""
+SMALL = 1024
+"""Width below which a model is small."""
 ALONE = 64
 """Tokens of a small model that one thread computes: more threads would mostly wait for each other, and on a
 busy machine for their turn."""
@@ -58,14 +60,22 @@ class Request:
 class Batch:
     """The contexts of an engine."""
 
-    def __init__(self, model: Llama, device: torch.device, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Llama,
+        device: torch.device,
+        threads: int | None = None,
+        *,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.model, self.device, self.threads = model, device, threads
+        self._crowded = crowded
         self.prefilled = 0
         """Tokens that went through the model, without padding."""
         self.shelves = Shelves(model.config, device)
         self._lock = Lock()
         self._usual = torch.get_num_threads()
-        self._small = device.type == "cpu" and model.config.hidden_size < 1024
+        self._small = device.type == "cpu" and model.config.hidden_size < SMALL
 
     def release(self, context: Context) -> None:
         """Give up a context's slot, at the latest when the next step begins. Any thread may call this."""
@@ -75,7 +85,7 @@ class Batch:
         """Answer the requests that are not answered yet; raises nothing."""
         with self._lock, torch.inference_mode():
             threads = self._usual if self.threads is None else self.threads
-            if self.threads is None and self._small and sum(len(each.ids) for each in requests) <= ALONE:
+            if self.threads is None and (self._crowded() or self._short(requests)):
                 threads = 1
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
@@ -89,6 +99,9 @@ class Batch:
                 failure.__cause__ = error
                 for request in waiting:
                     request.error = failure
+
+    def _short(self, requests: Sequence[Request]) -> bool:
+        return self._small and sum(len(each.ids) for each in requests) <= ALONE
 
     def _answer(self, requests: Sequence[Request]) -> None:
         ready: list[Request] = []

@@ -9,10 +9,14 @@
 Sessions move in lockstep: a step is taken when all that are awake have asked for a token. It runs in a
 worker thread on behalf of one of them, is never cut short, and gives one token to each that takes part. A
 session that is cancelled meanwhile loses its token and nothing else; asked again, it draws the same one.
+
+Episodes are dealt out to lanes, each with a lockstep, a cache and a thread of its own: while one lane computes,
+the agents of another are served. With several lanes at work each computes on one thread.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +26,7 @@ import torch
 from anyio import CancelScope, CapacityLimiter, to_thread
 
 from asyncthink.engines.base import Capabilities, Chunk, Message, Sampling
-from asyncthink.engines.batch import Batch, Request
+from asyncthink.engines.batch import SMALL, Batch, Request
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.detokenize import Detokenizer, TokenBytes
 from asyncthink.engines.lexicon import load_profile
@@ -39,14 +43,22 @@ class LocalEngine:
         folder: a Llama checkpoint in the standard layout.
         name: what the record calls it; the folder's name if None.
         device: where it runs; "auto" is a GPU where there is one.
-        threads: of torch, for the whole process; None: as they are, and one for small steps of small models.
+        threads: of torch, for the whole process; None: as they are, and one for small steps of small models and
+            where several lanes are at work.
+        lanes: how many; None: one for each of torch's threads where a small model runs on the CPU, else one.
 
     Raises:
         CheckpointError: there is no such folder; on entering, it cannot be loaded.
     """
 
     def __init__(
-        self, folder: Path | str, *, name: str | None = None, device: str = "auto", threads: int | None = None
+        self,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        lanes: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name or self.folder.name
@@ -55,39 +67,56 @@ class LocalEngine:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(device)
-        self._threads = threads
-        self._running: Running | None = None
+        self._threads, self._n_lanes = threads, lanes
+        self._lanes: list[Running] = []
 
     async def __aenter__(self) -> Self:
         checkpoint = await to_thread.run_sync(load_checkpoint, self.folder, self._device)
         longest = checkpoint.model.config.max_position_embeddings
         self.capabilities = replace(self.capabilities, context=longest)
-        self._running = Running(self.folder, checkpoint, Batch(checkpoint.model, self._device, self._threads))
+        small = self._device.type == "cpu" and checkpoint.model.config.hidden_size < SMALL
+        count = self._n_lanes or (torch.get_num_threads() if small and self._threads is None else 1)
+        for _ in range(count):
+            batch = Batch(checkpoint.model, self._device, self._threads, crowded=self._crowded)
+            self._lanes.append(Running(self.folder, checkpoint, batch))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._running = None
+        self._lanes = []
 
     @property
-    def running(self) -> Running:
+    def lanes(self) -> list[Running]:
         """What is held open; a UsageError while nothing is."""
-        if self._running is None:
+        if not self._lanes:
             raise UsageError("the engine is not open: use it in 'async with'")
-        return self._running
+        return self._lanes
+
+    def _crowded(self) -> bool:
+        return sum(bool(lane.episodes) for lane in self._lanes) > 1
+
+    def _lane(self, episode: str) -> Running:
+        """Return the lane that an episode is in, for a new one the emptiest."""
+        return next(
+            (lane for lane in self.lanes if lane.episodes[episode]),
+            min(self.lanes, key=lambda lane: lane.episodes.total()),
+        )
 
     def open(
         self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
     ) -> LocalSession:
         """Begin a context; its session is awake."""
-        prompt = self.running.prompts.build(messages, role=role, capacity=capacity)
-        return LocalSession(self.running, prompt, (episode, path))
+        lane = self._lane(episode)
+        prompt = lane.prompts.build(messages, role=role, capacity=capacity)
+        return LocalSession(lane, prompt, (episode, path))
 
 
 class Running:
-    """What an engine holds while it is open."""
+    """One lane: what an engine holds while it is open."""
 
     def __init__(self, folder: Path, checkpoint: Checkpoint, batch: Batch) -> None:
         self.batch = batch
+        self.episodes = Counter[str]()
+        """Open sessions of each episode; entries without any are removed."""
         self.prompts = Prompts(folder, checkpoint)
         self.token_bytes = TokenBytes(checkpoint.tokenizer)
         self.eos = frozenset(checkpoint.eos)
@@ -111,6 +140,7 @@ class LocalSession:
         self.request: Request | None = None
         """The token that it waits for."""
         self.running = running
+        running.episodes[order[0]] += 1
         self.wake()
 
     @property
@@ -179,6 +209,10 @@ class LocalSession:
     def close(self) -> None:
         """Free the slot; may be called twice."""
         if not self.context.closed:
+            episodes, episode = self.running.episodes, self.context.order[0]
+            episodes[episode] -= 1
+            if not episodes[episode]:
+                del episodes[episode]
             self.running.batch.release(self.context)
             self.running.lockstep.rest(self)
 
