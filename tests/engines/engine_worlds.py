@@ -69,9 +69,11 @@ def write_checkpoint(folder: Path, *, templates: dict[str, str] | None = None, *
     return checkpoint
 
 
-def begin(engine: Engine, query: str = "3 + 4", *, role: str = "worker", path: str = "0/1") -> Session:
+def begin(
+    engine: Engine, query: str = "3 + 4", *, role: str = "worker", path: str = "0/1", episode: str = "e"
+) -> Session:
     message = Message(role="user", content=query)
-    return engine.open([message], role=role, episode="e", path=path, capacity=4)
+    return engine.open([message], role=role, episode=episode, path=path, capacity=4)
 
 
 async def collect(

@@ -133,6 +133,47 @@ async def test_contexts_are_put_in_order_of_length_and_nothing_changes(
     assert (False, True) in orders, "they were mixed, and put in order again"
 
 
+async def talk(engine: LocalEngine, number: int) -> list[list[int]]:
+    """Two agents of one episode, at the same time."""
+    found: dict[str, list[int]] = {}
+
+    async def agent(path: str) -> None:
+        session = begin(engine, f"{number} + 4", path=path, episode=str(number))
+        found[path] = ids_of(await collect(session, 8 + number, Sampling(seed=number)))
+        session.close()
+
+    async with anyio.create_task_group() as agents:
+        agents.start_soon(agent, "0/1")
+        agents.start_soon(agent, "0/2")
+    return [found[path] for path in sorted(found)]
+
+
+async def test_lanes_hold_whole_episodes_and_change_nothing(folder: Path) -> None:
+    told: list[dict[int, list[list[int]]]] = []
+    for lanes in (1, 3):
+        async with LocalEngine(folder, lanes=lanes) as engine:
+            assert len(engine.lanes) == lanes
+            spread: set[tuple[int, ...]] = set()
+            found: dict[int, list[list[int]]] = {}
+
+            async def run(
+                number: int,
+                engine: LocalEngine = engine,
+                spread: set[tuple[int, ...]] = spread,
+                found: dict[int, list[list[int]]] = found,
+            ) -> None:
+                found[number] = await talk(engine, number)
+                spread.add(tuple(len(lane.episodes) for lane in engine.lanes))
+
+            async with anyio.create_task_group() as episodes:
+                for number in range(6):
+                    episodes.start_soon(run, number)
+            assert all(not lane.episodes for lane in engine.lanes)
+            assert lanes == 1 or (2, 2, 2) in spread or (1, 2, 2) in spread, spread
+            told.append(found)
+    assert told[0] == told[1]
+
+
 async def test_after_an_insertion_only_the_new_tokens_are_prefilled(folder: Path) -> None:
     async with LocalEngine(folder) as engine:
         session = start(engine)

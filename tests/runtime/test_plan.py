@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncthink.engines.scripted import ScriptedEngine
-from asyncthink.episodes import Episode, Outcome, SegmentKind, StopReason, Trial, measure
+from asyncthink.episodes import (
+    Episode,
+    EpisodeBuilder,
+    Event,
+    Outcome,
+    SegmentKind,
+    StopReason,
+    Text,
+    Trial,
+    measure,
+)
 from asyncthink.errors import UsageError
 from asyncthink.protocol.actions import Answer, Fork, Join, Think
 from asyncthink.runtime.agent import Stage
@@ -76,3 +88,24 @@ async def test_like_changes_one_argument_over_the_same_open_engine() -> None:
         second = first.like(method="sequential")
         assert (second.engine, second.capacity, second.temperature) == (engine, 3, 0.3)
         assert (await second.think("?")).answer == "no"
+
+
+async def test_a_parallel_episode_that_is_cancelled_after_its_first_trace_ended_is_whole() -> None:
+    script: dict[str, Any] = {"organizer": ["<ANSWER>1</ANSWER>", "on " * 400], "workers": {}}
+    organization = Organization(ScriptedEngine(script, delay=0.01), method="parallel", capacity=2)
+    builder = EpisodeBuilder()
+    ended = anyio.Event()
+
+    def listen(event: Event) -> None:
+        builder.apply(event)
+        if isinstance(event, Text) and event.path == "0" and "</ANSWER>" in event.text:
+            ended.set()
+
+    async with organization, anyio.create_task_group() as group:
+        group.start_soon(partial(organization.think, "?", listen=listen))
+        await ended.wait()
+        await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
+    episode = builder.episode()
+    assert episode.stop_reason is StopReason.CANCELLED
+    assert [trace.outcome for trace in episode.traces] == [Outcome.ANSWERED, Outcome.CANCELLED]

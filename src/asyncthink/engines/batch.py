@@ -66,10 +66,10 @@ class Batch:
         device: torch.device,
         threads: int | None = None,
         *,
-        crowded: Callable[[], bool] = lambda: False,
+        at_work: Callable[[], int] = lambda: 1,
     ) -> None:
         self.model, self.device, self.threads = model, device, threads
-        self._crowded = crowded
+        self._at_work = at_work
         self.prefilled = 0
         """Tokens that went through the model, without padding."""
         self.shelves = Shelves(model.config, device)
@@ -84,8 +84,8 @@ class Batch:
     def step(self, requests: Sequence[Request]) -> None:
         """Answer the requests that are not answered yet; raises nothing."""
         with self._lock, torch.inference_mode():
-            threads = self._usual if self.threads is None else self.threads
-            if self.threads is None and (self._crowded() or self._short(requests)):
+            threads = self.threads or max(1, self._usual // max(1, self._at_work()))
+            if self.threads is None and self._short(requests):
                 threads = 1
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)

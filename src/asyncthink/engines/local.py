@@ -11,7 +11,7 @@ worker thread on behalf of one of them, is never cut short, and gives one token 
 session that is cancelled meanwhile loses its token and nothing else; asked again, it draws the same one.
 
 Episodes are dealt out to lanes, each with a lockstep, a cache and a thread of its own: while one lane computes,
-the agents of another are served. With several lanes at work each computes on one thread.
+the agents of another are served. Lanes at work share torch's threads.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class LocalEngine:
         folder: a Llama checkpoint in the standard layout.
         name: what the record calls it; the folder's name if None.
         device: where it runs; "auto" is a GPU where there is one.
-        threads: of torch, for the whole process; None: as they are, and one for small steps of small models and
-            where several lanes are at work.
+        threads: of torch, for each lane; None: as they are, shared by the lanes at work, and one for small steps of
+            small models.
         lanes: how many; None: one for each of torch's threads where a small model runs on the CPU, else one.
 
     Raises:
@@ -77,7 +77,7 @@ class LocalEngine:
         small = self._device.type == "cpu" and checkpoint.model.config.hidden_size < SMALL
         count = self._n_lanes or (torch.get_num_threads() if small and self._threads is None else 1)
         for _ in range(count):
-            batch = Batch(checkpoint.model, self._device, self._threads, crowded=self._crowded)
+            batch = Batch(checkpoint.model, self._device, self._threads, at_work=self._at_work)
             self._lanes.append(Running(self.folder, checkpoint, batch))
         return self
 
@@ -91,8 +91,9 @@ class LocalEngine:
             raise UsageError("the engine is not open: use it in 'async with'")
         return self._lanes
 
-    def _crowded(self) -> bool:
-        return sum(bool(lane.episodes) for lane in self._lanes) > 1
+    def _at_work(self) -> int:
+        """How many lanes share the machine now."""
+        return sum(bool(lane.episodes) for lane in self._lanes)
 
     def _lane(self, episode: str) -> Running:
         """Return the lane that an episode is in, for a new one the emptiest."""
