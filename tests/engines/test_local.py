@@ -169,7 +169,7 @@ async def test_lanes_hold_whole_episodes_and_change_nothing(folder: Path) -> Non
                 for number in range(6):
                     episodes.start_soon(run, number)
             assert all(not lane.episodes for lane in engine.lanes)
-            assert lanes == 1 or (2, 2, 2) in spread or (1, 2, 2) in spread, spread
+            assert any(min(counts) > 0 for counts in spread) or lanes == 1, spread
             told.append(found)
     assert told[0] == told[1]
 

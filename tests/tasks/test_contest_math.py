@@ -83,7 +83,7 @@ def test_rows_that_make_no_sense_are_told_in_one_line(values: dict[str, Any], to
 
 def test_it_brings_no_problems_and_says_how_to_give_them() -> None:
     assert [TASK.available(split) for split in Split] == [0, 0, 0]
-    with pytest.raises(UsageError, match=r"asyncthink eval --task contest_math --problems FILE\.jsonl$"):
+    with pytest.raises(UsageError, match=r"asyncthink eval --task contest_math --problems FILE\.jsonl,"):
         TASK.problem(Split.TEST, 0, 0)
 
 

@@ -38,7 +38,8 @@ def tasks_command(
             _write({"task": task.name, "example": example}, json)
             continue
         if count == 0:
-            task.problem(Split(split), seed, 0)  # says what mends it
+            task.problem(Split(split), seed, 0)  # a task says itself what mends it
+            raise UsageError(f"{name}: {_NO_PROBLEMS}")
         for index in range(limit if count is None else min(limit, count)):
             problem = task.problem(Split(split), seed, index)
             if json:
