@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from asyncthink.cli.options import one_line_errors, option
-from asyncthink.errors import UnknownNameError
+from asyncthink.errors import UnknownNameError, UsageError
 
 _NO_PROBLEMS = "it has no problems of its own; they are read from a file of problems"
 
