@@ -26,7 +26,8 @@ from asyncthink.episodes import RunDirectory
 from asyncthink.evaluation import run
 from asyncthink.evaluation.recipe import resolve
 from asyncthink.evaluation.report import write
-from asyncthink.evaluation.rows import judged
+from asyncthink.evaluation.rows import row_of
+from asyncthink.tasks import Asked, get_task
 
 del write  # imported here once, so that no child has to
 DELAY = 0.001
@@ -101,10 +102,11 @@ def again(recipe: dict[str, Any], path: Path) -> None:
 
 def trials(path: Path) -> list[Any]:
     """Return what a finished run holds, without what depends on the machine's speed."""
-    episodes = list(RunDirectory.open(path).episodes())
     found: list[Any] = []
-    for episode, row in zip(episodes, judged(episodes), strict=True):
-        assert episode.trial is not None
+    for episode in RunDirectory.open(path).episodes():
+        assert episode.trial is not None and episode.task is not None and episode.problem is not None
+        task = get_task(episode.task)
+        row = row_of(episode, Asked(task, task.read(episode.problem)))
         texts = [[one.text for one in trace.segments] for trace in episode.traces]
         place = [episode.trial.arm, episode.trial.problem, episode.trial.sample]
         found.append([place, row.score, row.metrics.critical_path, row.metrics.decoded_tokens, texts])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import msgspec
 
 from asyncthink.episodes.metrics import Metrics, measure
 from asyncthink.episodes.record import WRITTEN, Episode, Outcome, Value
-from asyncthink.tasks import Asked, Score, get_task
+from asyncthink.tasks import Asked, Score
 
 
 class Step(Value, frozen=True, kw_only=True):
@@ -136,16 +135,3 @@ def _merged_steps(episode: Episode, asked: Asked) -> Iterator[tuple[Step, ...]]:
             Step(cost=cost, score=worth(tuple(i for i, own in enumerate(costs) if own <= cost)))
             for cost in sorted(set(costs))
         )
-
-
-def judged(episodes: Iterable[Episode]) -> Iterator[Row]:
-    """Judge episodes by the problems in their own records."""
-    for episode in episodes:
-        assert episode.task is not None and episode.problem is not None, "evaluations ask problems of tasks"
-        yield row_of(episode, asked_again(episode.task, episode.problem))
-
-
-def asked_again(task: str, problem: dict[str, Any]) -> Asked:
-    """Return the problem that a record holds."""
-    known = get_task(task)
-    return Asked(known, known.read(problem))

@@ -7,6 +7,7 @@ milliseconds at most, and an answer that cannot be read scores 0 with the reason
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,12 +170,12 @@ class Divider(Protocol, Generic[Q]):
         ...
 
 
-class OneAnswer(Generic[P]):
+class OneAnswer(ABC, Generic[P]):
     """What tasks share whose problems have one answer."""
 
+    @abstractmethod
     def check(self, problem: P, answer: str) -> Score:
-        """Judge an answer exactly; a task of its own defines it."""
-        raise NotImplementedError
+        """Judge an answer exactly; each task has its own."""
 
     def merge(self, answers: Sequence[str]) -> str:
         """Return the answer that most traces gave, the earliest of equals."""
