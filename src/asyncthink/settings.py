@@ -73,6 +73,10 @@ def check_keys(raw: Mapping[str, Any], shape: type, prefix: str = "", hidden: Co
             raise UnknownNameError("recipe key", prefix + key, [prefix + name for name in known])
         kinds = get_args(known[key])
         sections = [cast("type", kind) for kind in (known[key], *kinds) if is_dataclass(kind)]
+        if sections and isinstance(value, list):
+            for place, each in enumerate(cast("list[Any]", value), 1):
+                if isinstance(each, dict):
+                    check_keys(cast("dict[str, Any]", each), sections[0], f"{prefix}{key}[{place}].")
         if not sections or not isinstance(value, dict):
             continue
         named = cast("dict[str, Any]", value)

@@ -39,11 +39,25 @@ def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
         from asyncthink.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(Path(rest))
-    if name == "embedded" or (kind == "hf" and colon):
-        if not rest and colon:
-            raise UsageError("hf: needs a folder, as in hf:checkpoints/mine")
-        require("local", f"the model {name!r}")
-        from asyncthink.engines.local import LocalEngine
+    folder = folder_of(name)
+    require("local", f"the model {name!r}")
+    from asyncthink.engines.local import LocalEngine
 
-        return LocalEngine(Path(rest) if rest else EMBEDDED, name=name)
-    raise UnknownNameError("model", name, FORMS)
+    return LocalEngine(folder, name=name)
+
+
+def folder_of(name: str) -> Path:
+    """Return the checkpoint folder that `embedded` or `hf:FOLDER` stands for.
+
+    Raises:
+        UnknownNameError: the name has none of the known forms.
+        UsageError: the folder has no name.
+    """
+    kind, colon, rest = name.partition(":")
+    if name == "embedded":
+        return EMBEDDED
+    if kind != "hf" or not colon:
+        raise UnknownNameError("model", name, FORMS)
+    if not rest:
+        raise UsageError("hf: needs a folder, as in hf:checkpoints/mine")
+    return Path(rest)

@@ -53,7 +53,7 @@ def plan(divider: Divider[Any], problem: Any, stage: Stage, schedule: Schedule, 
             yield from collect(open_forks.popleft())
         if harvest.done:
             break
-        if trained and part.before:
+        if trained:
             yield Think(text=part.before)
         yield Fork(index=index, query=part.query if trained else part.sentence)
         yield Think(text="\n")

@@ -13,6 +13,7 @@ from asyncthink.tasks.contest_math import ContestMath, MathProblem
 from asyncthink.tasks.countdown import Countdown, CountdownProblem
 from asyncthink.tasks.countdown_parts import CountdownDivider
 from asyncthink.tasks.sudoku import Sudoku, SudokuProblem
+from asyncthink.tasks.sudoku_parts import SudokuDivider
 from asyncthink.tasks.vertex_cover import VertexCover, VertexCoverProblem
 
 __all__ = [
@@ -51,7 +52,11 @@ TASKS: dict[str, Task[Any]] = {
     )
 }
 
-DIVIDERS: dict[str, Divider[Any]] = {"countdown": CountdownDivider()}
+DIVIDERS: dict[str, Divider[Any]] = {
+    "countdown": CountdownDivider(),
+    "countdown-paper": CountdownDivider(),
+    "sudoku": SudokuDivider(),
+}
 """Tasks whose problems a program can divide."""
 NEEDS = {"contest_math": "math"}
 """Task -> the extra that its check needs."""

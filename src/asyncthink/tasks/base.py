@@ -121,16 +121,25 @@ class Task(Protocol, Generic[P]):
         ...
 
 
+NONE = " none"
+"""What a trained worker returns, and an organizer answers, that found nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubQuery:
     """One legal way to hand a part of a problem to a worker."""
 
     query: str
     """In the words of a model that was trained on the task."""
-    before: str = ""
-    """What such a model writes as an organizer before the fork; what follows is a line's end."""
+    prefix: str = ""
+    """What such a model notes as an organizer of how the part belongs to the whole."""
     sentence: str
     """The same for any other model."""
+
+    @property
+    def before(self) -> str:
+        """What a trained organizer writes before the fork; what follows is a line's end."""
+        return f" ?{self.prefix}"
 
 
 class Harvest(Protocol):
@@ -159,6 +168,10 @@ class Divider(Protocol, Generic[Q]):
 
     def parts(self, problem: Q) -> Sequence[SubQuery]:
         """Return every legal part, in a fixed order."""
+        ...
+
+    def search(self, part: SubQuery) -> tuple[str, str]:
+        """Return what a trained worker that makes no mistake writes for a part, and what it returns."""
         ...
 
     def perfect(self, problem: Q, part: SubQuery) -> frozenset[object]:

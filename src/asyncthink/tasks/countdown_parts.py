@@ -1,11 +1,12 @@
-"""How a countdown problem of four numbers is divided, and how a part is searched: a sub-query language.
+"""How a countdown problem is divided, and how a part is searched: a sub-query language.
 
-Sub-queries. `2 3 5 > 4`: reach 4 with these three numbers. `2 5 | 3 7 > 28`: reach 28 from one
-expression over each pair. Before a sub-query stands the number that was peeled off and how it combines
-with the result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7.
+Sub-queries. `2 3 5 > 4`: reach 4 with these two or three numbers. `2 5 | 3 7 > 28`: reach 28 from one
+expression over each pair. Before a sub-query stands what was peeled off and how it combines with the
+result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7. With five numbers two are
+peeled off, the outer one first: `7 * 3 +`.
 
 Search text, one line for each way to split: `2 | 3 5 : + 2 ( 5 - 3 ) _- 6 ...` peels 2 off, leaves 3 and
-5, and for each operator states what they must reach, followed by the expression where they do.
+5, and for each operator states what they must reach, followed by the expressions that do.
 
 The embedded model is taught to write this; it is also what plans of forks are made of that no model wrote.
 """
@@ -17,46 +18,45 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from asyncthink.tasks.base import SubQuery
+from asyncthink.tasks.base import NONE, SubQuery
 from asyncthink.tasks.countdown import CountdownProblem
 from asyncthink.tasks.expressions import Form, canonical, read
 
-LARGEST = 128
+LARGEST = 400
 """Largest intermediate target: each number up to here is one token of the embedded model."""
 RETURNED = 4
 """A worker returns at most so many expressions."""
-NONE = " none"
 MAX_RETURN = 4000
 """Characters of a worker's return that are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class CountdownPart(SubQuery):
     """One legal way to split a problem: a sub-query and what its result is combined with."""
 
-    prefix: str
-    """Written before the fork, such as ` 7 *`; empty for two pairs."""
-    query: str
     wrap: tuple[str, str]
     """What stands before and after a returned expression to make it an expression of the whole."""
 
 
 @lru_cache(maxsize=1 << 16)
-def pair_reaching(left: int, right: int, target: int) -> str | None:
-    """Return the first expression over two numbers with that value, or None."""
-    if left + right == target:
-        return f" {left} + {right}"
-    if left - right == target:
-        return f" {left} - {right}"
-    if right - left == target:
-        return f" {right} - {left}"
-    if left * right == target:
-        return f" {left} * {right}"
-    if right and left == target * right:
-        return f" {left} / {right}"
-    if left and right == target * left:
-        return f" {right} / {left}"
-    return None
+def pair_reaching(left: int, right: int, target: int) -> tuple[str, ...]:
+    """Return the different expressions over two numbers with that value."""
+    return tuple(text for text, value in _pair(left, right) if value == target)
+
+
+@lru_cache(maxsize=1 << 10)
+def _pair(left: int, right: int) -> tuple[tuple[str, int], ...]:
+    """Return the different expressions over a pair whose value is a whole number in reach, with their values."""
+    made = [
+        (f" {left} + {right}", left + right),
+        (f" {left} - {right}", left - right),
+        *([(f" {right} - {left}", right - left)] if left != right else []),
+        (f" {left} * {right}", left * right),
+    ]
+    for a, b in [(left, right), (right, left)][: 1 if left == right else 2]:
+        if b and a % b == 0:
+            made.append((f" {a} / {b}", a // b))
+    return tuple((text, value) for text, value in made if 0 <= value <= LARGEST)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -97,24 +97,26 @@ def search(query: str) -> tuple[str, list[str]]:
     goal = int(target)
     first, bar, second = numbers.partition(" |")
     if bar:
-        left, right = _numbers(first), _numbers(second)
-        heads = [(f" {text} = {value}", f" ( {text} )", value, right) for text, value in _values(*left)]
+        a, b = _numbers(first)
+        right = _numbers(second)
+        heads = [(f"{text} = {value}", f" ({text} )", value, right) for text, value in _pair(a, b)]
+    elif len(of := _numbers(numbers)) == 2:
+        found = list(pair_reaching(*of, goal))
+        return f"{numbers} :{''.join(f' ({hit} )' for hit in found)}\n", found
     else:
-        three = _numbers(numbers)
-        places = [place for place in range(3) if three[place] not in three[:place]]
-        heads = [(f" {three[p]}", f" {three[p]}", three[p], others(three, p)) for p in places]
+        places = [place for place, value in enumerate(of) if value not in of[:place]]
+        heads = [(f" {of[p]}", f" {of[p]}", of[p], others(of, p)) for p in places]
     lines: list[str] = []
-    found: dict[Form, str] = {}
+    forms: dict[Form, str] = {}
     for head, spelled, value, (b, c) in heads:
         line = f"{head} | {b} {c} :"
         for operator, rest in peels(value, goal):
             line += f" {operator} {rest}"
-            if hit := pair_reaching(b, c, rest):
+            for hit in pair_reaching(b, c, rest):
                 line += f" ({hit} )"
-                expression = combined(operator, spelled, hit)
-                keep(found, expression)
+                keep(forms, combined(operator, spelled, hit))
         lines.append(line + "\n")
-    return "".join(lines), list(found.values())[:RETURNED]
+    return "".join(lines), list(forms.values())[:RETURNED]
 
 
 def keep(found: dict[Form, str], expression: str) -> None:
@@ -129,53 +131,39 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split()))
 
 
-def _values(left: int, right: int) -> Iterator[tuple[str, int]]:
-    """Yield the expressions over a pair whose value is a whole number in reach, each value once."""
-    seen: set[int] = set()
-    quotients = [(a, b) for a, b in ((left, right), (right, left)) if b and a % b == 0]
-    for text, value in (
-        (f"{left} + {right}", left + right),
-        (f"{left} - {right}", left - right),
-        (f"{right} - {left}", right - left),
-        (f"{left} * {right}", left * right),
-        *((f"{a} / {b}", a // b) for a, b in quotients),
-    ):
-        if 0 <= value <= LARGEST and value not in seen:
-            seen.add(value)
-            yield text, value
+def candidates(problem: CountdownProblem) -> list[CountdownPart]:
+    """Return every legal way to split a problem of two to five numbers, each once."""
+    found: dict[tuple[str, str], CountdownPart] = {}
+    for part in _split(problem.numbers, problem.target, "", ("", "")):
+        found.setdefault((part.prefix, part.query), part)
+    return list(found.values())
 
 
-def candidates(problem: CountdownProblem) -> list[Candidate]:
-    """Return every legal way to split a problem of four numbers."""
-    numbers = problem.numbers
-    found: list[Candidate] = []
+def _split(
+    numbers: Sequence[int], target: int, prefix: str, wrap: tuple[str, str]
+) -> Iterator[CountdownPart]:
+    if len(numbers) <= 3:
+        yield _part(f" {' '.join(map(str, numbers))} > {target}", prefix, wrap)
+    if len(numbers) == 2 or (len(numbers) == 3 and prefix):
+        return
     for place, value in enumerate(numbers):
-        if value in numbers[:place]:
-            continue
-        rest = " ".join(map(str, others(numbers, place)))
-        for operator, reach in peels(value, problem.target):
+        for operator, reach in peels(value, target):
             before, after = wrapping(operator, f" {value}")
-            query = f" {rest} > {reach}"
-            found.append(Candidate(prefix=f" {value} {operator}", query=query, wrap=(before, after)))
-    a, b, c, d = numbers
-    for (p, q), (r, s) in (((a, b), (c, d)), ((a, c), (b, d)), ((a, d), (b, c))):
-        query = f" {p} {q} | {r} {s} > {problem.target}"
-        candidate = Candidate(prefix="", query=query, wrap=("", ""))
-        if candidate not in found:
-            found.append(candidate)
-    return found
+            inner = (wrap[0] + before, after + wrap[1])
+            yield from _split(others(numbers, place), reach, f"{prefix} {value} {operator}", inner)
+    if len(numbers) == 4 and not prefix:
+        a, b, c, d = numbers
+        for (p, q), (r, s) in (((a, b), (c, d)), ((a, c), (b, d)), ((a, d), (b, c))):
+            yield _part(f" {p} {q} | {r} {s} > {target}", prefix, wrap)
+
+
+def _part(query: str, prefix: str, wrap: tuple[str, str]) -> CountdownPart:
+    return CountdownPart(query=query, prefix=prefix, sentence=_sentence(query), wrap=wrap)
 
 
 def joined_text(expressions: Sequence[str]) -> str:
     """Return what a worker returns for the expressions it found."""
     return " ;".join(expressions) or NONE
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CountdownPart(SubQuery):
-    """A candidate as a sub-query."""
-
-    wrap: tuple[str, str]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -205,26 +193,26 @@ class CountdownHarvest:
 
 @dataclass(frozen=True, slots=True)
 class CountdownDivider:
-    """Divides problems of four numbers in the sub-query language above."""
+    """Divides problems in the sub-query language above."""
 
     def refusal(self, problem: CountdownProblem) -> str | None:
-        """Only four numbers leave parts that the language can say."""
+        """More than five numbers leave parts that the language cannot say."""
         count = len(problem.numbers)
-        return None if count == 4 else f"countdown is divided with 4 numbers, not with {count}"
+        return None if count <= 5 else f"countdown is divided with up to 5 numbers, not with {count}"
 
     def parts(self, problem: CountdownProblem) -> list[CountdownPart]:
         """Return every candidate."""
-        return [
-            CountdownPart(
-                query=one.query, before=f" ?{one.prefix}", sentence=_sentence(one.query), wrap=one.wrap
-            )
-            for one in candidates(problem)
-        ]
+        return candidates(problem)
+
+    def search(self, part: SubQuery) -> tuple[str, str]:
+        """Work through it exhaustively."""
+        text, found = search(part.query)
+        return text, joined_text(found)
 
     def perfect(self, problem: CountdownProblem, part: SubQuery) -> frozenset[object]:
         """Search the part exhaustively."""
         harvest = self.harvest(problem)
-        harvest.add(part, joined_text(search(part.query)[1]))
+        harvest.add(part, self.search(part)[1])
         return frozenset(harvest.found)
 
     def harvest(self, problem: CountdownProblem) -> CountdownHarvest:

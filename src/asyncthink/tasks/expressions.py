@@ -6,13 +6,14 @@ Values are exact fractions, as pairs (numerator, positive denominator) in lowest
 Two expressions are the *same* when their canonical forms are equal. The form flattens sums and
 products, sorts operands, reads a-b as a+(-b) with the sign of the whole pulled out, and a/b as
 a*(1/b); dividing by a part whose value is 1 counts as multiplying by it, and subtracting a part
-whose value is 0 as adding it.
+whose value is 0 as adding it, also where that part comes to light only by the steps before, as in
+`3 / (10 - 11)` and in `6 / (1 / 11)`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import combinations
 from math import gcd
@@ -82,41 +83,59 @@ def combine(operator: str, a: Form, b: Form, *, identities: bool = True) -> Form
     value = _apply(operator, a.value, b.value)
     if value is None:
         return None
-    if identities and ((operator == "-" and b.value[0] == 0) or (operator == "/" and b.value == (1, 1))):
+    if identities and (
+        (operator == "-" and b.value[0] == 0) or (operator == "/" and abs(b.value[0]) == b.value[1])
+    ):
         operator = "+" if operator == "-" else "*"
     if operator in "+-":
-        flip = -1 if operator == "-" else 1
-        terms = sorted([*_terms(a, 1), *_terms(b, flip)])
-        mirrored = sorted((-sign, body) for sign, body in terms)
+        terms = sorted([*_terms(a, 1, identities), *_terms(b, -1 if operator == "-" else 1, identities)])
+        mirrored = sorted(_turned(terms, 0, identities))
         if mirrored < terms:
             return Form(-1, ("+", tuple(mirrored)), value)
         return Form(1, ("+", tuple(terms)), value)
-    factors = sorted([*_factors(a, 1), *_factors(b, -1 if operator == "/" else 1)])
+    factors = sorted([*_factors(a, 1, identities), *_factors(b, -1 if operator == "/" else 1, identities)])
     sign = a.sign * b.sign
     if identities and value[0] == 0:
         sign = 1
     return Form(sign, ("*", tuple(factors)), value)
 
 
-_Parts: TypeAlias = tuple[tuple[int, tuple[object, ...]], ...]
-"""Signs or exponents with bodies."""
+_Item: TypeAlias = tuple[int, tuple[object, ...]]
+"""A sign or an exponent, +1 or -1, with a body."""
+_Parts: TypeAlias = tuple[_Item, ...]
 
 
-def _terms(form: Form, flip: int) -> Iterator[tuple[int, tuple[object, ...]]]:
-    sign = form.sign * flip
-    if form.body[0] == "+":
-        for term_sign, body in cast("_Parts", form.body[1]):
-            yield sign * term_sign, body
-    else:
-        yield sign, form.body
+def _terms(form: Form, flip: int, identities: bool) -> Iterable[_Item]:
+    if form.body[0] != "+":
+        return [(form.sign * flip, form.body)]
+    items = cast("_Parts", form.body[1])
+    return items if form.sign * flip == 1 else _turned(items, 0, identities)
 
 
-def _factors(form: Form, flip: int) -> Iterator[tuple[int, tuple[object, ...]]]:
-    if form.body[0] == "*":
-        for exponent, body in cast("_Parts", form.body[1]):
-            yield flip * exponent, body
-    else:
-        yield flip, form.body
+def _factors(form: Form, flip: int, identities: bool) -> Iterable[_Item]:
+    items = cast("_Parts", form.body[1]) if form.body[0] == "*" else ((1, form.body),)
+    return items if flip == 1 else _turned(items, 1, identities)
+
+
+def _turned(items: Iterable[_Item], neutral: int, identities: bool) -> Iterator[_Item]:
+    """Flip signs or exponents; with the identities, not where the part's value makes no difference."""
+    for sign, body in items:
+        stays = identities and sign == 1 and _value(body) == (neutral, 1)
+        yield (1 if stays else -sign), body
+
+
+def _value(body: tuple[object, ...]) -> Value:
+    """Return the value of a form's body; no part of a form divides by zero."""
+    if body[0] == "n":
+        return cast("int", body[1]), 1
+    top, bottom = (0, 1) if body[0] == "+" else (1, 1)
+    for sign, part in cast("_Parts", body[1]):
+        a, b = _value(part)
+        if body[0] == "+":
+            top, bottom = top * b + sign * a * bottom, bottom * b
+        else:
+            top, bottom = (top * a, bottom * b) if sign == 1 else (top * b, bottom * a)
+    return reduced(top, bottom)
 
 
 def canonical(expression: Expression, *, identities: bool = True) -> Form | None:

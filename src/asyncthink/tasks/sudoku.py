@@ -67,7 +67,7 @@ def _extended(rows: Grid) -> Iterator[Grid]:
         return
     for row in permutations(DIGITS):
         grid = (*rows, row)
-        if not _repeated(grid):
+        if not repeated(grid):
             yield from _extended(grid)
 
 
@@ -83,7 +83,7 @@ def _houses(grid: Grid) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"box {top + left // 2 + 1}", box
 
 
-def _repeated(grid: Grid) -> str | None:
+def repeated(grid: Grid) -> str | None:
     """Return the first breach of the rules, or None."""
     for name, numbers in _houses(grid):
         for number in DIGITS:
@@ -177,7 +177,7 @@ class Sudoku(OneAnswer[SudokuProblem]):
     def check(self, problem: SudokuProblem, answer: str) -> Score:
         """Score 1 for a completion of the grid, else 0 with the first fault."""
         grid = read_grid(answer)
-        fault = grid if isinstance(grid, str) else _changed(problem.grid, grid) or _repeated(grid)
+        fault = grid if isinstance(grid, str) else _changed(problem.grid, grid) or repeated(grid)
         return Score(value=0.0 if fault else 1.0, reason=fault or "the grid is complete and keeps the rules")
 
     def merge(self, answers: Sequence[str]) -> str:

@@ -1,19 +1,24 @@
-"""Recipes: a TOML file of typed sections. An unknown key is an error that names the nearest one."""
+"""Recipes of `asyncthink train sft`: a TOML file of typed sections. An unknown key is an error that names the nearest one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from asyncthink.errors import UsageError
 from asyncthink.settings import convert, find_recipe, parse
+from asyncthink.training.structures import Structure
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 Shares: TypeAlias = Annotated[
     dict[Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,3}$")], Share], msgspec.Meta(min_length=1)
 ]
+"""Whole numbers, as TOML keys are texts, with how often each is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +36,41 @@ class ModelRecipe:
     """vLLM's CPU build serves no smaller one."""
     max_length: Count = 1024
     """Longest sequence in tokens; longer traces are left out of the data."""
-    temperature: float = 1.0
-    """Sampling temperature that the checkpoint declares as its own; 0 is greedy."""
+
+
+class Kind(StrEnum):
+    """What a trace shows."""
+
+    ORGANIZER = "organizer"
+    WORKER = "worker"
+    GUESS = "guess"
+    """An organizer that answers at once."""
+    FILE = "file"
+    """Traces that `asyncthink synth` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """Program-made traces of `easy` countdown, on number sets of the train split."""
+    """One ingredient of the data: traces of one kind, made by a program on problems of the train split."""
 
-    capacities: Shares
-    """Agent pool capacity stated in the prompt -> share of the organizer's traces."""
-    wanted: Shares
-    """How many expressions are asked for -> share of the organizer's traces."""
-    workers_per_organizer: float
-    """Worker traces for each organizer trace."""
-    own_search: float = 0.25
-    """An organizer's inclination to search itself is drawn between 0 and this, beside 0.5 to 1 to fork and
+    share: Share
+    """Of the traces, relative to the other ingredients' shares."""
+    kind: Kind = Kind.ORGANIZER
+    task: Literal["countdown", "sudoku"] = "countdown"
+    numbers: Shares = field(default_factory=lambda: {"4": 1.0})
+    """Countdown only: how many numbers a problem has."""
+    wanted: Shares = field(default_factory=lambda: {"4": 1.0})
+    """Countdown only: how many expressions are asked for; as many exist, but perhaps with five numbers."""
+    capacities: Shares = field(default_factory=lambda: {"4": 1.0})
+    """Agent pool capacity stated in the prompt; a worker's states none."""
+    structure: Structure = Structure.RANDOM
+    own_thinking: float = 0.25
+    """A random structure's inclination to think is drawn between 0 and this, beside 0.5 to 1 to fork and
     0.1 to 0.6 to join."""
+    most_parts: Count = 20
+    """An organizer looks at so many parts at most, so that its trace fits into the context."""
+    file: str | None = None
+    """For the kind `file`: JSON lines, one example each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,68 +100,25 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinishRecipe:
-    """A second stage, behind the tokens of the first: the rates rise and fall once more."""
-
-    tokens: Count
-    learning_rate: float
-    embedding_learning_rate: float
-    own_search: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One rise and fall of the learning rates."""
-
-    begin: int
-    """Tokens of the run before it."""
-    tokens: int
-    learning_rate: float
-    embedding_learning_rate: float
-    data: DataRecipe
-
-    @property
-    def end(self) -> int:
-        """Tokens of the run when it is over."""
-        return self.begin + self.tokens
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole recipe file."""
 
-    model: ModelRecipe
-    data: DataRecipe
+    model: ModelRecipe | None = None
+    """Made from nothing; or `start` names where to go on from."""
+    start: str | None = None
+    """A checkpoint folder, or `embedded`."""
+    data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
-    finish: FinishRecipe | None = None
     output: str
     """Run directory, relative to the working directory."""
     seed: int = 0
     """Of the initial weights, the data and its order."""
+    capacity: Count = 4
+    """What the checkpoint declares as its own."""
+    temperature: float = 1.0
+    """Sampling temperature that the checkpoint declares as its own; 0 is greedy."""
     source: str = field(default="", compare=False)
     """The file's text, kept in the run directory."""
-
-
-def stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """Return the stages of a run, one or two."""
-    train, finish = recipe.train, recipe.finish
-    first = Stage(
-        begin=0,
-        tokens=train.tokens,
-        learning_rate=train.learning_rate,
-        embedding_learning_rate=train.embedding_learning_rate,
-        data=recipe.data,
-    )
-    if finish is None:
-        return (first,)
-    second = Stage(
-        begin=train.tokens,
-        tokens=finish.tokens,
-        learning_rate=finish.learning_rate,
-        embedding_learning_rate=finish.embedding_learning_rate,
-        data=replace(recipe.data, own_search=finish.own_search),
-    )
-    return first, second
 
 
 def load_recipe(path: str) -> Recipe:
@@ -148,4 +128,23 @@ def load_recipe(path: str) -> Recipe:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
     """
     text = find_recipe(path)
-    return replace(convert(parse(text, path), Recipe, path, hidden=["source"]), source=text)
+    recipe = replace(convert(parse(text, path), Recipe, path, hidden=["source"]), source=text)
+    if (recipe.model is None) is (recipe.start is None):
+        raise UsageError(f"{path}: a run has either a [model] to make or a 'start' to go on from")
+    for data in recipe.data:
+        if (data.file is None) is (data.kind is Kind.FILE):
+            raise UsageError(f"{path}: 'file' and the kind 'file' belong together")
+        _check_numbers(path, data)
+    return recipe
+
+
+def _check_numbers(path: str, data: DataRecipe) -> None:
+    ranges: Mapping[str, tuple[Shares, int, int]] = {
+        "numbers": (data.numbers, 2, 5),
+        "wanted": (data.wanted, 1, 4),
+        "capacities": (data.capacities, 1, 9999),
+    }
+    for name, (shares, low, high) in ranges.items():
+        for value in shares:
+            if not low <= int(value) <= high:
+                raise UsageError(f"{path}: {name} are {low} to {high}, not {value}")

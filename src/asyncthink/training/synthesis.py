@@ -1,11 +1,9 @@
-"""Cold-start traces for countdown, written by a program.
+"""Cold-start traces written by a program, for tasks that a `Divider` takes apart.
 
 What is random and what is not: the organizer's structure (when to fork, think or join, in which order)
 and its choice of sub-queries are drawn at random among the legal ones, so that nothing of a solver's
 judgement is taught; how a worker searches its small sub-problem is fixed and exhaustive. An answer holds
-only expressions that were found by the organizer itself or returned by a worker it joined.
-
-Sub-queries and how a part is searched: `asyncthink.tasks.countdown_parts`.
+only what was found by the organizer itself or returned by a worker it joined.
 
 Each line of an organizer begins with the one token that says what it does, so that a policy decides
 about the structure in one place: `? 7 *<FORK-1> 2 3 5 > 4</FORK-1>` asks a worker, `[ 7 * : 2 3 5 > 4`
@@ -16,15 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from typing import Any
 
+import msgspec
+
+from asyncthink.errors import UsageError
 from asyncthink.protocol import tags
-from asyncthink.tasks.countdown import Countdown, CountdownProblem
-from asyncthink.tasks.countdown_parts import NONE, Candidate, candidates, joined_text, keep, search
-from asyncthink.tasks.expressions import Form
+from asyncthink.tasks import DIVIDERS, Asked
+from asyncthink.tasks.base import Divider, Harvest, SubQuery
+from asyncthink.training.structures import Shape, Step, Structure
 
 LOST = 0.01
 """Share of joins at which the worker is taken to have failed, so that the model has seen it happen."""
+FEWEST = 4
+"""An organizer looks at so many parts before it gives up, if there are as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,88 +51,122 @@ class Example:
     pieces: tuple[Piece, ...]
 
 
-def worker_example(query: str) -> Example:
-    """Return the trace of a worker that searches one sub-query."""
-    text, found = search(query)
-    pieces = (Piece(text=text + tags.returned(joined_text(found)), trained=True),)
-    return Example(role="worker", query=query, capacity=1, pieces=pieces)
+def worker_example(asked: Asked, random: Random) -> Example:
+    """Return the trace of a worker that searches one of a problem's parts."""
+    divider = DIVIDERS[asked.task.name]
+    part = random.choice(divider.parts(asked.problem))
+    text, returned = divider.search(part)
+    pieces = (Piece(text=text + tags.returned(returned), trained=True),)
+    return Example(role="worker", query=part.query, capacity=1, pieces=pieces)
 
 
 @dataclass(slots=True)
 class _Writer:
     """An organizer's trace under construction."""
 
-    problem: CountdownProblem
+    divider: Divider[Any]
+    harvest: Harvest
     pieces: list[Piece] = field(default_factory=list[Piece])
     written: list[str] = field(default_factory=list[str])
-    open_forks: dict[int, Candidate] = field(default_factory=dict[int, Candidate])
-    found: dict[Form, str] = field(default_factory=dict[Form, str])
+    open_forks: dict[int, SubQuery] = field(default_factory=dict[int, SubQuery])
     forks: int = 0
 
-    def collect(self, candidate: Candidate, expressions: Sequence[str]) -> None:
-        before, after = candidate.wrap
-        for expression in expressions:
-            keep(self.found, before + expression + after)
+    def think(self, part: SubQuery) -> None:
+        text, found = self.divider.search(part)
+        self.written.append(f" [{part.prefix} :{part.query}\n{text} ={found} ]\n")
+        self.harvest.add(part, found)
 
-    def think(self, candidate: Candidate) -> None:
-        text, expressions = search(candidate.query)
-        self.written.append(
-            f" [{candidate.prefix} :{candidate.query}\n{text} ={joined_text(expressions)} ]\n"
-        )
-        self.collect(candidate, expressions)
-
-    def fork(self, candidate: Candidate) -> None:
+    def fork(self, part: SubQuery) -> None:
         self.forks += 1
-        self.open_forks[self.forks] = candidate
-        self.written.append(f" ?{candidate.prefix}{tags.fork(self.forks, candidate.query)}\n")
+        self.open_forks[self.forks] = part
+        self.written.append(f"{part.before}{tags.fork(self.forks, part.query)}\n")
 
     def join(self, index: int, *, lost: bool) -> None:
-        candidate = self.open_forks.pop(index)
-        expressions = [] if lost else search(candidate.query)[1]
-        inserted = tags.joined(index, tags.NO_RESULT if lost else joined_text(expressions))
+        part = self.open_forks.pop(index)
+        found = None if lost else self.divider.search(part)[1]
         self.written.append(tags.join(index))
-        self.pieces.append(Piece(text="".join(self.written), trained=True))
-        self.pieces.append(Piece(text=inserted, trained=False))
+        self._end_piece()
+        self.pieces.append(Piece(text=tags.joined(index, found or tags.NO_RESULT), trained=False))
         self.written = ["\n"]
-        self.collect(candidate, expressions)
+        self.harvest.add(part, found)
 
     def answer(self) -> None:
-        lines = list(self.found.values())[: self.problem.wanted]
-        self.written.append(tags.answer("\n" + "\n".join(lines or [NONE]) + "\n"))
+        self.written.append(tags.answer(self.harvest.answer()))
+        self._end_piece()
+
+    def _end_piece(self) -> None:
         self.pieces.append(Piece(text="".join(self.written), trained=True))
 
 
 def organizer_example(
-    problem: CountdownProblem, capacity: int, random: Random, own_search: float = 0.25
+    asked: Asked,
+    capacity: int,
+    random: Random,
+    *,
+    structure: Structure = Structure.RANDOM,
+    own_thinking: float = 0.25,
+    most_parts: int = 20,
 ) -> Example:
     """Return an organizer's trace with a random legal structure of at most capacity-1 open forks.
 
-    It stops when enough expressions are known, or after a random number of candidates.
+    It stops when enough is known, or after a random number of parts, `most_parts` at most.
     """
-    writer = _Writer(problem)
-    pool = candidates(problem)
-    random.shuffle(pool)
-    pool = pool[: max(4, int(len(pool) * random.uniform(0.5, 1.2)))]
-    weights = (random.uniform(0.5, 1), random.uniform(0, own_search), random.uniform(0.1, 0.6))
-    while len(writer.found) < problem.wanted and (pool or writer.open_forks):
-        options: list[str] = []
-        chances: list[float] = []
-        if pool and len(writer.open_forks) < capacity - 1:
-            options.append("fork")
-            chances.append(weights[0])
-        if pool:
-            options.append("think")
-            chances.append(weights[1] + 0.01)
-        if writer.open_forks:
-            options.append("join")
-            chances.append(weights[2])
-        match random.choices(options, chances)[0]:
-            case "fork":
-                writer.fork(pool.pop())
-            case "think":
-                writer.think(pool.pop())
-            case _:
-                writer.join(random.choice(list(writer.open_forks)), lost=random.random() < LOST)
+    divider = DIVIDERS[asked.task.name]
+    writer = _Writer(divider, divider.harvest(asked.problem))
+    parts = list(divider.parts(asked.problem))
+    random.shuffle(parts)
+    parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.5, 1.2))), most_parts)]
+    shape = Shape.draw(structure, capacity, random, own_thinking)
+    while not writer.harvest.done and (parts or writer.open_forks):
+        match shape.next(random, waiting=bool(parts), at_work=len(writer.open_forks)):
+            case Step.FORK:
+                writer.fork(parts.pop())
+            case Step.THINK:
+                writer.think(parts.pop())
+            case Step.JOIN:
+                index = _to_join(list(writer.open_forks), shape, random)
+                writer.join(index, lost=random.random() < LOST)
     writer.answer()
-    query = Countdown().prompt(problem)
-    return Example(role="organizer", query=query, capacity=capacity, pieces=tuple(writer.pieces))
+    return _organizer(asked, capacity, writer.pieces)
+
+
+def _to_join(waiting: Sequence[int], shape: Shape, random: Random) -> int:
+    return random.choice(waiting) if shape.structure is Structure.RANDOM else waiting[0]
+
+
+def guess_example(asked: Asked, capacity: int, random: Random) -> Example:
+    """Return a trace that answers at once, with what one part or another holds."""
+    divider = DIVIDERS[asked.task.name]
+    harvest = divider.harvest(asked.problem)
+    parts = list(divider.parts(asked.problem))
+    random.shuffle(parts)
+    while parts and not harvest.done:
+        part = parts.pop()
+        harvest.add(part, divider.search(part)[1])
+    return _organizer(asked, capacity, [Piece(text=tags.answer(harvest.answer()), trained=True)])
+
+
+def _organizer(asked: Asked, capacity: int, pieces: Sequence[Piece]) -> Example:
+    query = asked.task.prompt(asked.problem)
+    return Example(role="organizer", query=query, capacity=capacity, pieces=tuple(pieces))
+
+
+def read_examples(path: str) -> list[Example]:
+    """Read examples from a file, one JSON object a line.
+
+    Raises:
+        UsageError: it cannot be read, or a line is no example.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    examples: list[Example] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            examples.append(msgspec.json.decode(line, type=Example))
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from error
+    if not examples:
+        raise UsageError(f"{path} holds no example")
+    return examples

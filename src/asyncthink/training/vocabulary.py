@@ -10,12 +10,28 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from asyncthink.protocol import tags
-from asyncthink.tasks.countdown_parts import LARGEST, NONE
+from asyncthink.tasks.base import NONE
+from asyncthink.tasks.countdown_parts import LARGEST
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 SYMBOLS = (" +", " -", " *", " /", " _-", " _/", " (", " )", " |", " :", " ;", " =", " >", " ?", " [", " ]")
 WORDS = ("Using", "Agents", "Solve", " the", " numbers", " find", " different", " expressions", " expression")
-MORE_WORDS = (" that", " equal", NONE, "(", "no", " result", ")")
+MORE_WORDS = (
+    " that",
+    " equal",
+    NONE,
+    "(",
+    "no",
+    " result",
+    ")",
+    "Complete",
+    " this",
+    "x",
+    " sudoku",
+    " marks",
+    " a",
+    " blank",
+)
 INDICES = range(1, 25)
 """Fork indices that have a token of their own."""
 
