@@ -5,6 +5,7 @@ An unknown key is an error that names the nearest one.
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -88,19 +89,67 @@ def check_keys(raw: Mapping[str, Any], shape: type, prefix: str = "", hidden: Co
                 check_keys(cast("dict[str, Any]", section), sections[0], f"{prefix}{key}.{name}.")
 
 
+def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return a copy with some keys set, each written as `section.key=value`.
+
+    Args:
+        values: what was read.
+        changes: the value is TOML, or else the text as it is: `seed=2`, `output=runs/second`.
+
+    Raises:
+        UsageError: one is no assignment, or goes through a key that is no section.
+    """
+    made = copy.deepcopy(dict(values))
+    for change in changes:
+        name, equals, value = change.partition("=")
+        *sections, key = name.strip().split(".")
+        if not equals or not all([*sections, key]):
+            raise UsageError(f"{change!r} sets nothing: write it as key=value or section.key=value")
+        place = made
+        for section in sections:
+            inner: Any = place.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"{change!r}: {section} is no section")
+            place = cast("dict[str, Any]", inner)
+        place[key] = _value(value.strip())
+    return made
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, KeyError, RecursionError):
+        return text
+
+
 def dump(values: Mapping[str, Any], prefix: str = "") -> str:
-    """Return values as TOML: None is left out, a mapping becomes a table behind the plain values.
+    """Return values as TOML: None is left out, a mapping becomes a table behind the plain values, a list of mappings
+    several of one name.
 
     Raises:
         UsageError: a text cannot be written as UTF-8.
     """
-    plain = [(key, value) for key, value in values.items() if not isinstance(value, Mapping)]
+    plain = [(key, value) for key, value in values.items() if not _tables(value)]
     lines = [f"{_key(key)} = {_spelled(value)}\n" for key, value in plain if value is not None]
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            name = prefix + _key(key)
-            lines.append(f"\n[{name}]\n" + dump(cast("Mapping[str, Any]", value), f"{name}."))
+        name = prefix + _key(key)
+        for table in _tables(value):
+            head = f"[{name}]" if isinstance(value, Mapping) else f"[[{name}]]"
+            lines.append(f"\n{head}\n" + dump(table, f"{name}."))
     return "".join(lines)
+
+
+def _tables(value: Any) -> list[Mapping[str, Any]]:
+    """Return the tables that a value is made of; none for a plain one."""
+    if isinstance(value, Mapping):
+        return [cast("Mapping[str, Any]", value)]
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(each, Mapping) for each in cast("list[Any]", value))
+    ):
+        return cast("list[Mapping[str, Any]]", value)
+    return []
 
 
 def _key(name: str) -> str:

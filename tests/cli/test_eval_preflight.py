@@ -92,7 +92,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     ([*EMBEDDED, "--methods", "random-forks", "--capacity", "1"], ["a capacity of at least 2"]),
     (
         ["--task", "vertex_cover", "--model", "scripted:script.json", "--methods", "oracle-forks"],
-        ["a task that a program can divide (countdown)"],
+        ["a task that a program can divide (countdown, countdown-paper, sudoku)"],
     ),
     (["nowhere.toml"], ["unknown recipe 'nowhere.toml'", "recipes/"]),
     (["--resume", "nowhere"], ["nowhere holds no run"]),

@@ -45,7 +45,7 @@ def test_a_missing_extra_is_told_with_the_line_that_mends_it() -> None:
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)"
     )
-    for arguments in (["think", "--task", "countdown"], ["train", "sft", "recipes/embedded.toml"]):
+    for arguments in (["think", "--task", "countdown"], ["train", "sft", "recipes/embedded-base.toml"]):
         result = run(*arguments, setup=setup)
         assert result.returncode == 2
         assert result.stdout == ""

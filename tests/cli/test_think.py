@@ -153,7 +153,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["think", "q", "--model", "scripted:{folder}/file"], 2, "not JSON"),
     (["tasks", "countdwn"], 2, "did you mean 'countdown'?"),
     (["tasks", "countdown", "--split", "tset"], 2, "did you mean 'test'?"),
-    (["train", "sft", "recipes/embeded.toml"], 2, "did you mean 'recipes/embedded.toml'?"),
+    (["train", "sft", "recipes/embeded-base.toml"], 2, "did you mean 'recipes/embedded-base.toml'?"),
     (["doctor", "--model", "hf:{folder}"], 4, "config.json is missing"),
 ]
 

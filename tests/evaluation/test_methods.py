@@ -19,14 +19,14 @@ ASKED = Asked(get_task("countdown"), EXAMPLE)
 
 
 def test_refusals_say_what_is_needed() -> None:
-    five = CountdownProblem(numbers=(1, 2, 3, 4, 5), target=20)
+    six = CountdownProblem(numbers=(1, 2, 3, 4, 5, 6), target=20)
     random = PRESETS["random-forks"]
     assert random.refusal(ASKED) is None
-    assert random.refusal(Asked(ASKED.task, five)) == "countdown is divided with 4 numbers, not with 5"
-    sudoku = get_task("sudoku")
-    asked = Asked(sudoku, sudoku.problem(Split.DEV, 0, 0))
-    assert (
-        random.refusal(asked) == "random-forks needs a task that a program can divide (countdown), not sudoku"
+    assert random.refusal(Asked(ASKED.task, six)) == "countdown is divided with up to 5 numbers, not with 6"
+    cover = get_task("vertex_cover")
+    asked = Asked(cover, cover.problem(Split.DEV, 0, 0))
+    assert random.refusal(asked) == (
+        "random-forks needs a task that a program can divide (countdown, countdown-paper, sudoku), not vertex_cover"
     )
     assert [name for name, each in PRESETS.items() if each.refusal(asked) is None] == [
         *("asyncthink", "sequential", "parallel", "shuffled-queries", "silent-workers")

@@ -19,7 +19,7 @@ from asyncthink.runtime.agent import Stage
 from asyncthink.runtime.budget import Meter
 from asyncthink.runtime.organization import Organization
 from asyncthink.runtime.organizer import Plan
-from asyncthink.tasks import Asked, CountdownProblem, Split, get_task
+from asyncthink.tasks import DIVIDERS, Asked, CountdownProblem, Split, get_task
 from asyncthink.tasks.base import SubQuery
 from asyncthink.tasks.countdown_parts import CountdownDivider, joined_text, search
 
@@ -60,7 +60,10 @@ class Letters:
         del problem
 
     def parts(self, problem: str) -> list[SubQuery]:
-        return [SubQuery(query=letter, before=f"?{letter}", sentence=f"Do {letter}.") for letter in problem]
+        return [SubQuery(query=letter, prefix=f" {letter}", sentence=f"Do {letter}.") for letter in problem]
+
+    def search(self, part: SubQuery) -> tuple[str, str]:
+        return "", part.query
 
     def perfect(self, problem: str, part: SubQuery) -> frozenset[object]:
         del problem
@@ -189,7 +192,7 @@ def test_no_more_workers_than_can_be_numbered() -> None:
 def test_what_a_trained_and_an_untrained_model_would_write() -> None:
     trained = drive(plan(Letters(), "a", stage(2), Schedule.PAIRS, Order.RANDOM))
     assert trained == [
-        Think(text="?a"),
+        Think(text=" ? a"),
         Fork(index=1, query="a"),
         Think(text="\n"),
         Join(index=1),
@@ -259,6 +262,18 @@ def test_over_perfect_workers_the_oracle_needs_fewer_forks_than_chance() -> None
         forks[Order.ORACLE] += oracle[0]
         forks[Order.RANDOM] += mean
     assert ahead >= 15 and forks[Order.ORACLE] < 0.75 * forks[Order.RANDOM]
+
+
+@pytest.mark.parametrize("name", ["countdown", "countdown-paper", "sudoku"])
+@pytest.mark.parametrize("kind", list(Schedule))
+def test_a_plan_over_perfect_workers_solves_what_can_be_divided(name: str, kind: Schedule) -> None:
+    task, divider = get_task(name), DIVIDERS[name]
+    for index in range(4):
+        problem = task.problem(Split.DEV, 2, index)
+        returned = {part.query: divider.search(part)[1] for part in divider.parts(problem)}
+        made = plan(divider, problem, stage(3, index), kind, Order.RANDOM)
+        answer = drive(made, lambda fork, returned=returned: returned[fork.query])[-1]
+        assert isinstance(answer, Answer) and task.check(problem, answer.text).value == 1.0
 
 
 def test_the_oracle_is_greedy_on_countdown() -> None:

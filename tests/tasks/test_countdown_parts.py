@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -14,8 +15,19 @@ from asyncthink.tasks.countdown_parts import (
     CountdownDivider,
     CountdownHarvest,
     CountdownPart,
+    candidates,
     joined_text,
     search,
+)
+from tests.tasks.countdown_arithmetic import (
+    Said,
+    evaluated,
+    form,
+    leading,
+    random_problem,
+    said,
+    used_in,
+    wrapped,
 )
 
 EXAMPLE = CountdownProblem(numbers=(2, 3, 5, 7), target=28)
@@ -121,9 +133,104 @@ def test_whatever_a_perfect_worker_finds_is_right() -> None:
             assert all(one.correct for one in judged) or not made.found
 
 
-def test_only_four_numbers_can_be_divided() -> None:
-    assert CountdownDivider().refusal(EXAMPLE) is None
-    for numbers in ((2, 3, 5), (1, 2, 3, 4, 5)):
-        problem = CountdownProblem(numbers=numbers, target=20)
-        said = f"countdown is divided with 4 numbers, not with {len(numbers)}"
-        assert CountdownDivider().refusal(problem) == said
+def test_two_to_five_numbers_can_be_divided() -> None:
+    for count in (2, 3, 4, 5):
+        assert CountdownDivider().refusal(CountdownProblem(numbers=(2,) * count, target=20)) is None
+    six = CountdownProblem(numbers=(1, 2, 3, 4, 5, 6), target=20)
+    assert CountdownDivider().refusal(six) == "countdown is divided with up to 5 numbers, not with 6"
+
+
+# Which parts there are
+
+
+def test_all_parts_of_three_numbers_by_hand() -> None:
+    found = candidates(CountdownProblem(numbers=(2, 3, 8), target=14))
+    assert [part.prefix + " :" + part.query for part in found] == [
+        " : 2 3 8 > 14",
+        *(" 2 + : 3 8 > 12", " 2 _- : 3 8 > 16", " 2 * : 3 8 > 7", " 2 _/ : 3 8 > 28"),
+        *(" 3 + : 2 8 > 11", " 3 _- : 2 8 > 17", " 3 _/ : 2 8 > 42"),
+        *(" 8 + : 2 3 > 6", " 8 _- : 2 3 > 22", " 8 _/ : 2 3 > 112"),
+    ]
+    assert [part.before for part in found[:2]] == [" ?", " ? 2 +"]
+    assert [part.wrap for part in found[:3]] == [("", ""), (" 2 + (", " )"), (" (", " ) - 2")]
+
+
+def test_two_numbers_are_one_part() -> None:
+    (part,) = candidates(CountdownProblem(numbers=(4, 6), target=24))
+    assert (part.query, part.prefix, part.wrap) == (" 4 6 > 24", "", ("", ""))
+
+
+def test_a_part_of_five_numbers_peels_two_off_the_outer_one_first() -> None:
+    found = {
+        (part.prefix, part.query): part
+        for part in candidates(CountdownProblem(numbers=(2, 3, 5, 7, 11), target=91))
+    }
+    inner = found[" 7 * 11 +", " 2 3 5 > 2"]
+    assert inner.before == " ? 7 * 11 +" and inner.wrap == (" 7 * ( 11 + (", " ) )")
+    turned = found[" 11 _- 3 *", " 2 5 7 > 34"]
+    assert turned.wrap == (" ( 3 * (", " ) ) - 11")
+    both = found[" 7 _- 2 _/", " 3 5 11 > 196"]
+    assert both.wrap == (" ( (", " ) / 2 ) - 7")
+
+
+def expected(numbers: tuple[int, ...], target: int) -> set[Said]:
+    """Return what parts must say, by the docstring of countdown_parts."""
+    whole = Said((), (tuple(sorted(numbers)),), target)
+    if len(numbers) == 2:
+        return {whole}
+    found = {whole} if len(numbers) == 3 else set[Said]()
+    for place, number in enumerate(numbers):
+        rest = numbers[:place] + numbers[place + 1 :]
+        for operator, reach in leading(number, target):
+            inner = expected(rest, reach) if len(rest) == 4 else {Said((), (tuple(sorted(rest)),), reach)}
+            found |= {
+                Said(((number, operator), *one.peeled), one.numbers, one.goal)
+                for one in inner
+                if len(one.numbers) == 1
+            }
+    if len(numbers) == 4:
+        for first in combinations(range(4), 2):
+            pairs = [[numbers[p] for p in range(4) if (p in first) is side] for side in (True, False)]
+            found.add(Said((), tuple(sorted(tuple(sorted(pair)) for pair in pairs)), target))
+    return found
+
+
+@pytest.mark.parametrize(("size", "problems"), [(2, 20), (3, 60), (4, 60), (5, 15)])
+def test_there_is_a_part_for_every_legal_split_and_no_other(size: int, problems: int) -> None:
+    random = Random(size)
+    for _ in range(problems):
+        problem = random_problem(random, size)
+        found = candidates(problem)
+        assert {said(part.prefix, part.query) for part in found} == expected(problem.numbers, problem.target)
+        assert len({(part.prefix, part.query) for part in found}) == len(found)
+        if len(set(problem.numbers)) == size:
+            assert len({said(part.prefix, part.query) for part in found}) == len(found), "each once"
+
+
+@pytest.mark.parametrize(("size", "problems"), [(2, 60), (3, 60), (4, 30), (5, 12)])
+def test_what_a_perfect_worker_finds_makes_the_target_of_the_whole(size: int, problems: int) -> None:
+    random, solved = Random(10 + size), 0
+    for _ in range(problems):
+        problem = random_problem(random, size)
+        for part in candidates(problem):
+            found = search(part.query)[1]
+            for one in found:
+                before, after = part.wrap
+                whole = before + one + after
+                assert evaluated(whole) == problem.target, (part, one)
+                assert used_in(whole) == sorted(problem.numbers), (part, one)
+                assert form(whole) == form(wrapped(part.prefix, one)), (part, one)
+            wholes = {form(wrapped(part.prefix, one)) for one in found}
+            assert CountdownDivider().perfect(problem, part) == wholes
+            solved += bool(found)
+    assert solved > 30
+
+
+@pytest.mark.parametrize(("size", "share"), [(3, 1.0), (4, 0.9), (5, 0.9)])
+def test_the_parts_together_find_a_solution_of_nearly_every_problem(size: int, share: float) -> None:
+    """All of them, but for those that need a fraction on the way or more than 400."""
+    random, solved = Random(20 + size), 0
+    for _ in range(20):
+        problem = random_problem(random, size)
+        solved += any(search(part.query)[1] for part in candidates(problem))
+    assert solved >= 20 * share

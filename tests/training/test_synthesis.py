@@ -5,184 +5,61 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import cache
-from itertools import permutations
+from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
+from asyncthink.errors import UsageError
 from asyncthink.protocol import tags
-from asyncthink.protocol.actions import Answer, Fork, Join, Return, Think
-from asyncthink.protocol.parser import OrganizerParser, parse_worker
-from asyncthink.protocol.rules import Rules
-from asyncthink.tasks.countdown import Countdown, CountdownProblem
-from asyncthink.tasks.countdown_parts import LARGEST, NONE, RETURNED, candidates, search
-from asyncthink.tasks.expressions import Form, canonical, evaluate, numbers_in, read
-from asyncthink.training.synthesis import LOST, Example, Piece, organizer_example, worker_example
-
-SUB_QUERY = re.compile(r" \d+ \d+(?: \|)? \d+(?: \d+)? > \d+")
-SEARCH = re.compile(
-    r" \[(?P<prefix>| \d+ \S+) :(?P<query>.*)\n(?P<lines>(?: [^|\n]+ \|.*\n)*) =(?P<found>.*) \]\n"
+from asyncthink.protocol.actions import Return
+from asyncthink.protocol.parser import parse_worker
+from asyncthink.tasks import DIVIDERS, Asked, CountdownProblem, Split, SudokuProblem, get_task
+from asyncthink.tasks.base import NONE
+from asyncthink.tasks.countdown_parts import LARGEST, candidates
+from asyncthink.training import synthesis
+from asyncthink.training.structures import Step, Structure
+from asyncthink.training.synthesis import (
+    FEWEST,
+    LOST,
+    Example,
+    Piece,
+    guess_example,
+    organizer_example,
+    read_examples,
+    worker_example,
 )
-FORK_LINE = re.compile(r" \?(?P<prefix>| \d+ \S+)")
-LINE = re.compile(r" (?P<head>[^|]+) \| (?P<pair>\d+ \d+) :(?P<claims>.*)\n")
-CLAIM = re.compile(r" (?P<operator>\+|-|_-|\*|/|_/) (?P<rest>\d+)(?: (?P<hit>\([^)]*\)))?")
+from tests.tasks.countdown_arithmetic import form, random_problem, said, value
+from tests.training.trace_reader import Trace, read_back, searched
+
+COUNTDOWN, SUDOKU = get_task("countdown"), get_task("sudoku")
+EXAMPLE = Asked(COUNTDOWN, CountdownProblem(numbers=(2, 3, 5, 7), target=28))
+GRID = SudokuProblem(grid=((1, 0, 0, 4), (3, 4, 1, 2), (0, 0, 0, 3), (4, 0, 2, 0)))
 
 
-def form(text: str) -> Form:
-    tree = read(text)
-    assert not isinstance(tree, str), f"{text!r}: {tree}"
-    made = canonical(tree)
-    assert made is not None, f"{text!r} divides by zero"
-    return made
-
-
-def split(joined: str) -> list[str]:
-    """Read what a worker returned or a search ends with."""
-    return [] if joined == NONE else joined.split(" ;")
-
-
-def wrapped(prefix: str, expression: str) -> str:
-    """Combine by the documented meaning of a prefix: `7 *` is 7 * rest, `7 _-` is rest - 7."""
-    if not prefix:
-        return expression
-    number, operator = prefix.split()
-    if operator.startswith("_"):
-        return f"({expression}) {operator[1:]} {number}"
-    return f"{number} {operator} ({expression})"
-
-
-def value(operator: str, left: Fraction, right: Fraction) -> Fraction | None:
-    """Apply an operator; `_-` and `_/` take their operands the other way round."""
-    if operator.startswith("_"):
-        return value(operator[1:], right, left)
-    if operator == "/":
-        return left / right if right else None
-    return {"+": left + right, "-": left - right, "*": left * right}[operator]
-
-
-@dataclass
-class Taken:
-    """One candidate, as the organizer's text alone shows it."""
-
-    prefix: str
-    query: str
-    index: int = 0
-    """Of the fork; 0 for an own search."""
-
-
-@dataclass
-class Trace:
-    """A trace and what can be read back from it."""
-
-    problem: CountdownProblem
-    capacity: int
-    example: Example
-    taken: list[Taken] = field(default_factory=list[Taken])
-    shape: str = ""
-    """F, T, J and A in order."""
-    joined: list[int] = field(default_factory=list[int])
-    forms: set[Form] = field(default_factory=set[Form])
-    """Found by own searches or returned by joined workers."""
-    lost: int = 0
-    most_open: int = 0
-    answer: str = ""
-
-    def collect(self, prefix: str, joined: str) -> None:
-        self.forms |= {form(wrapped(prefix, one)) for one in split(joined)}
-
-
-@cache
-def search_text(query: str) -> str:
-    return search(query)[0]
-
-
-@cache
-def returned(query: str) -> str:
-    actions = [parsed.action for parsed in parse_worker(worker_example(query).pieces[0].text)]
-    assert isinstance(actions[-1], Return)
-    return actions[-1].text
-
-
-def read_back(problem: CountdownProblem, capacity: int, example: Example) -> Trace:
-    """Feed the pieces to the parser as the runtime would, and insist on everything on the way."""
-    trace = Trace(problem, capacity, example)
-    parser, rules = OrganizerParser(), Rules()
-    open_forks: dict[int, Taken] = {}
-    thought = ""
-    places = iter(example.pieces)
-    for piece in places:
-        assert piece.trained
-        actions = [parsed.action for parsed in parser.feed(piece.text)]
-        assert parser.taken == len(piece.text), "a piece must end exactly where the runtime cuts"
-        assert [error for error in map(rules.judge, actions) if error] == []
-        for action in actions:
-            if isinstance(action, Think):
-                thought = read_thought(trace, action.text)
-            elif isinstance(action, Fork):
-                line = FORK_LINE.fullmatch(thought)
-                assert line and action.to is None
-                open_forks[action.index] = Taken(line["prefix"], action.query, action.index)
-                trace.taken.append(open_forks[action.index])
-                trace.shape += "F"
-                trace.most_open = max(trace.most_open, len(open_forks))
-        last = actions[-1]
-        if isinstance(last, Join):
-            candidate = open_forks.pop(last.index)
-            read_inserted(trace, candidate, next(places))
-        else:
-            assert isinstance(last, Answer)
-            trace.answer = last.text
-            trace.shape += "A"
-    assert parser.done and rules.finish() is None
-    return trace
-
-
-def read_thought(trace: Trace, text: str) -> str:
-    """Take own searches in; return what stands behind the last, on the line of the next action."""
-    for found in SEARCH.finditer(text):
-        assert found["lines"] == search_text(found["query"])
-        assert found["found"] == returned(found["query"])
-        trace.taken.append(Taken(found["prefix"], found["query"]))
-        trace.collect(found["prefix"], found["found"])
-        trace.shape += "T"
-    rest = SEARCH.sub("", text)
-    return rest.removeprefix("\n")
-
-
-def read_inserted(trace: Trace, candidate: Taken, inserted: Piece) -> None:
-    assert not inserted.trained
-    trace.shape += "J"
-    trace.joined.append(candidate.index)
-    if inserted.text == tags.joined(candidate.index, tags.NO_RESULT):
-        trace.lost += 1
-        return
-    text = returned(candidate.query)
-    assert inserted.text == tags.joined(candidate.index, text)
-    trace.collect(candidate.prefix, text)
-
-
-def random_problem(random: Random) -> CountdownProblem:
-    """Draw a problem with a solution, by trying."""
+def made_up(seed: int) -> Iterator[Asked]:
+    """Yield problems without end: two in three of four numbers, the others of three, five, and sudoku."""
+    random = Random(seed)
     while True:
-        numbers = tuple(random.randint(1, 20) for _ in range(4))
-        target = Fraction(numbers[0])
-        for number in numbers[1:]:
-            target = value(random.choice("+-*/"), target, Fraction(number)) or target
-        if target.denominator == 1 and 10 <= target <= 100:
-            return CountdownProblem(numbers=numbers, target=int(target), wanted=random.randint(1, 4))
+        for size in (4, 3, 4, 4, 5, 4):
+            yield Asked(COUNTDOWN, random_problem(random, size))
+        yield Asked(SUDOKU, SUDOKU.problem(Split.TRAIN, seed, random.getrandbits(20)))
 
 
 @pytest.fixture(scope="module")
 def traces() -> list[Trace]:
-    random = Random(5)
-    drawn = [(random_problem(random), 1 + place % 6, place) for place in range(300)]
+    drawn = [(asked, 1 + place % 6, place) for place, asked in zip(range(400), made_up(5), strict=False)]
     return [
-        read_back(problem, capacity, organizer_example(problem, capacity, Random(seed)))
-        for problem, capacity, seed in drawn
+        read_back(asked, capacity, organizer_example(asked, capacity, Random(seed)))
+        for asked, capacity, seed in drawn
     ]
+
+
+def on_countdown(traces: Sequence[Trace]) -> list[Trace]:
+    return [trace for trace in traces if trace.asked.task is COUNTDOWN]
 
 
 def test_traces_are_legal_by_the_runtimes_parser_and_rules(traces: list[Trace]) -> None:
@@ -191,7 +68,9 @@ def test_traces_are_legal_by_the_runtimes_parser_and_rules(traces: list[Trace]) 
     assert sum(trace.shape.count("T") for trace in traces) > 300
     for trace in traces:
         assert trace.example.role == "organizer" and trace.example.capacity == trace.capacity
-        assert Countdown().parse(trace.example.query) == trace.problem
+        assert trace.asked.task.parse(trace.example.query) == trace.asked.problem
+    sizes = Counter(len(trace.asked.problem.numbers) for trace in on_countdown(traces))
+    assert min(sizes[3], sizes[5], len(traces) - sizes.total()) > 40
 
 
 def test_a_pool_is_filled_but_never_overflows(traces: list[Trace]) -> None:
@@ -213,44 +92,75 @@ def test_the_answer_comes_once_and_last(traces: list[Trace]) -> None:
 
 def test_answers_are_right_and_were_found_before(traces: list[Trace]) -> None:
     sizes: Counter[int] = Counter()
-    for trace in traces:
+    for trace in on_countdown(traces):
         lines = trace.answer.strip("\n").split("\n")
-        sizes[len(trace.forms)] += 1
-        if not trace.forms:
+        sizes[len(trace.known)] += 1
+        if not trace.known:
             assert lines == [NONE]
             continue
-        score = Countdown().check(trace.problem, trace.answer)
+        score = COUNTDOWN.check(trace.asked.problem, trace.answer)
         assert [part.correct for part in score.parts] == [True] * len(lines)
-        assert len(lines) == min(trace.problem.wanted, len(trace.forms))
+        assert len(lines) == min(trace.asked.problem.wanted, len(trace.known))
         answered = {form(line) for line in lines}
-        assert len(answered) == len(lines) and answered <= trace.forms
+        assert len(answered) == len(lines) and answered <= trace.known
     assert sizes[0] > 5 and sizes[4] > 5, sizes
 
 
+def test_a_grid_is_answered_when_all_of_its_rows_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesis, "LOST", 0.1)
+    solved: Counter[bool] = Counter()
+    for seed in range(100):
+        asked = Asked(SUDOKU, SUDOKU.problem(Split.TRAIN, 1, seed))
+        trace = read_back(asked, 3, organizer_example(asked, 3, Random(seed)))
+        solved[trace.enough] += 1
+        assert trace.enough is (trace.lost == 0)
+        assert SUDOKU.check(asked.problem, trace.answer).value == trace.enough
+        if trace.enough:
+            rows = enumerate(trace.answer.strip("\n").split("\n"), 1)
+            answered = {(number, tuple(map(int, row.split()))) for number, row in rows}
+            given = {(number, row) for number, row in enumerate(asked.problem.grid, 1) if 0 not in row}
+            assert answered - trace.known == given
+        else:
+            assert trace.answer == f"\n{NONE}\n"
+    assert solved[True] > 40 and solved[False] > 10, solved
+
+
 def test_it_goes_on_until_enough_is_known_or_nothing_is_left(traces: list[Trace]) -> None:
-    """Whoever stopped short had taken four candidates or all, and left no worker unjoined."""
-    short = [trace for trace in traces if len(trace.forms) < trace.problem.wanted]
+    """Whoever stopped short had taken four parts or all, and left no worker unjoined."""
+    short = [trace for trace in traces if not trace.enough]
     assert len(short) > 30
     for trace in short:
-        assert len(trace.taken) >= min(4, len(candidates(trace.problem)))
+        parts = DIVIDERS[trace.asked.task.name].parts(trace.asked.problem)
+        assert len(trace.taken) >= min(FEWEST, len(parts))
         assert trace.shape.count("F") == trace.shape.count("J")
+
+
+def test_it_stops_as_soon_as_enough_is_known(traces: list[Trace]) -> None:
+    for trace in traces:
+        assert trace.shape[-2] in "JT" and trace.shape.count("A") == 1
+    late = [trace for trace in traces if trace.enough and trace.shape.count("J") < trace.shape.count("F")]
+    assert len(late) > 20, "what still runs is not waited for"
 
 
 def test_what_is_handed_out_is_legal_and_never_the_same_twice(traces: list[Trace]) -> None:
     for trace in traces:
         assert len({(one.prefix, one.query) for one in trace.taken}) == len(trace.taken)
+        legal = {
+            (one.prefix, one.query) for one in DIVIDERS[trace.asked.task.name].parts(trace.asked.problem)
+        }
+        assert all((one.prefix, one.query) in legal for one in trace.taken)
+    for trace in on_countdown(traces):
+        problem = trace.asked.problem
         for one in trace.taken:
-            assert SUB_QUERY.fullmatch(one.query)
-            numbers, _, goal = one.query.partition(" >")
-            used = [int(number) for number in re.findall(r"\d+", numbers)]
-            if one.prefix:
-                number, operator = one.prefix.split()
-                assert sorted([*used, int(number)]) == sorted(trace.problem.numbers)
-                reached = value(operator, Fraction(int(number)), Fraction(int(goal)))
-                assert reached == trace.problem.target and int(goal) <= LARGEST and "|" not in numbers
-            else:
-                assert sorted(used) == sorted(trace.problem.numbers) and "|" in numbers
-                assert int(goal) == trace.problem.target
+            part = said(one.prefix, one.query)
+            used = [*(number for number, _ in part.peeled), *(n for piece in part.numbers for n in piece)]
+            assert sorted(used) == sorted(problem.numbers) and 0 <= part.goal <= LARGEST
+            reached: Fraction | None = Fraction(part.goal)
+            for number, operator in reversed(part.peeled):
+                assert reached is not None
+                reached = value(operator, Fraction(number), reached)
+            assert reached == problem.target
+            assert len(part.numbers) == 1 or (not part.peeled and len(problem.numbers) == 4)
 
 
 def test_forks_are_numbered_as_they_come(traces: list[Trace]) -> None:
@@ -278,11 +188,62 @@ def test_a_worker_fails_now_and_then(traces: list[Trace]) -> None:
     assert joins > 800 and 0.2 * LOST < lost / joins < 3 * LOST
 
 
+# What is asked for
+
+
+STRUCTURES = {
+    Structure.SEQUENTIAL: "T+A",
+    Structure.PAIRS: "(FJ)+A",
+    Structure.WAVES: "(F{N}J{N})*F{0,N}J{0,N}A",
+}
+"""What shapes match, with N workers."""
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_structure_is_kept_to(structure: Structure) -> None:
+    long = 0
+    for place, asked in zip(range(120), made_up(7), strict=False):
+        capacity = 2 + place % 4
+        example = organizer_example(asked, capacity, Random(place), structure=structure)
+        trace = read_back(asked, capacity, example)
+        assert re.fullmatch(STRUCTURES[structure].replace("N", str(capacity - 1)), trace.shape), trace.shape
+        assert trace.joined == sorted(trace.joined), "the oldest is joined first"
+        long += len(trace.shape) > 2 * capacity
+    assert long > 40
+
+
+@pytest.mark.parametrize("structure", list(Structure))
+def test_alone_every_structure_is_sequential(structure: Structure) -> None:
+    for seed in range(10):
+        trace = read_back(EXAMPLE, 1, organizer_example(EXAMPLE, 1, Random(seed), structure=structure))
+        assert re.fullmatch("T+A", trace.shape)
+
+
+@pytest.mark.parametrize("most", [1, 3, 12])
+def test_no_more_parts_are_looked_at_than_it_may(most: int) -> None:
+    five = Asked(COUNTDOWN, CountdownProblem(numbers=(3, 7, 12, 13, 19), target=97))
+    counts = {
+        len(read_back(five, 3, organizer_example(five, 3, Random(seed), most_parts=most)).taken)
+        for seed in range(30)
+    }
+    assert max(counts) == most
+
+
+def test_own_thinking_is_as_frequent_as_it_should_be() -> None:
+    def share(own_thinking: float) -> float:
+        shapes = "".join(
+            read_back(asked, 4, organizer_example(asked, 4, Random(seed), own_thinking=own_thinking)).shape
+            for seed, asked in zip(range(150), made_up(8), strict=False)
+        )
+        return shapes.count("T") / (shapes.count("T") + shapes.count("F"))
+
+    assert share(0.0) < 0.06 < 0.1 < share(0.25) < 0.25 < 0.3 < share(1.0)
+
+
 def first_taken(problem: CountdownProblem, seed: int) -> tuple[str, str]:
-    text = organizer_example(problem, 4, Random(seed)).pieces[0].text
-    line = re.match(r" [?[](?P<prefix>| \d+ \S+)(?:<FORK-1>| :)(?P<query>[^<\n]*)", text)
-    assert line
-    return line["prefix"], line["query"]
+    asked = Asked(COUNTDOWN, problem)
+    trace = read_back(asked, 4, organizer_example(asked, 4, Random(seed)))
+    return trace.taken[0].prefix, trace.taken[0].query
 
 
 def test_the_first_sub_query_is_any_legal_one() -> None:
@@ -299,171 +260,79 @@ def test_sub_queries_without_a_solution_are_as_frequent_as_among_the_legal_ones(
     problems = [replace(random_problem(random), wanted=1) for _ in range(40)]
     for place, problem in enumerate(problems):
         pool = candidates(problem)
-        expected += sum(returned(one.query) == NONE for one in pool) / len(pool)
+        expected += sum(searched("countdown", one.query)[1] == NONE for one in pool) / len(pool)
         tries = [first_taken(problem, 100 * place + seed) for seed in range(10)]
-        observed += sum(returned(query) == NONE for _, query in tries) / len(tries)
+        observed += sum(searched("countdown", query)[1] == NONE for _, query in tries) / len(tries)
     assert 0.2 < expected / 40 < 0.95
     assert abs(observed - expected) / 40 < 0.07  # three standard errors
 
 
-def sub_queries() -> Iterator[str]:
-    random = Random(3)
-    for _ in range(40):
-        pool = candidates(random_problem(random))
-        yield from (one.query for one in random.sample(pool, min(4, len(pool))))
-    yield from (" 1 1 1 > 0", " 3 3 | 2 2 > 5", " 4 4 | 4 4 > 1", " 1 2 3 > 128", " 5 5 5 > 5")
+# Workers and guesses
 
 
-@cache
-def pair_values(b: int, c: int) -> set[int]:
-    """Return the whole numbers in reach of two others, by exact arithmetic."""
-    found = {value(op, Fraction(x), Fraction(y)) for op in "+-*/" for x, y in permutations((b, c))}
-    return {int(one) for one in found if one is not None and one.denominator == 1 and 0 <= one <= LARGEST}
+def test_a_workers_trace_is_a_search_of_any_part_and_all_its_own() -> None:
+    for asked in (EXAMPLE, Asked(SUDOKU, GRID)):
+        divider = DIVIDERS[asked.task.name]
+        parts = {one.query: one for one in divider.parts(asked.problem)}
+        seen: Counter[str] = Counter()
+        for seed in range(20 * len(parts)):
+            example = worker_example(asked, Random(seed))
+            seen[example.query] += 1
+            (piece,) = example.pieces
+            text, returned = divider.search(parts[example.query])
+            *before, last = parse_worker(piece.text)
+            assert piece.trained and last.end == len(piece.text) and last.action == Return(text=returned)
+            assert tags.render(one.action for one in before) == text
+            assert (example.role, example.capacity) == ("worker", 1)
+        assert seen.keys() == parts.keys() and max(seen.values()) < 45, "20 each are expected"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a search, as it stands in the text."""
-
-    spelled: str
-    """The head's expression."""
-    value: int
-    pair: tuple[int, ...]
-    claims: tuple[tuple[str, int, str | None], ...]
-    """Operator, what must be reached, the expression that does."""
-
-
-def lines_of(text: str) -> Iterator[Line]:
-    for line in text.splitlines(keepends=True):
-        parts = LINE.fullmatch(line)
-        assert parts, line
-        spelled, _, stated = parts["head"].rpartition(" = ")
-        claims = list(CLAIM.finditer(parts["claims"]))
-        assert "".join(claim[0] for claim in claims) == parts["claims"]
-        yield Line(
-            spelled or stated,
-            int(stated),
-            tuple(sorted(map(int, parts["pair"].split()))),
-            tuple((claim["operator"], int(claim["rest"]), claim["hit"]) for claim in claims),
+def test_a_guess_is_one_right_answer() -> None:
+    answered: Counter[int] = Counter()
+    for seed, asked in zip(range(120), made_up(9), strict=False):
+        example = guess_example(asked, 1 + seed % 5, Random(seed))
+        trace = read_back(asked, 1 + seed % 5, example)
+        assert trace.shape == "A" and example.role == "organizer"
+        assert asked.task.parse(example.query) == asked.problem
+        if asked.task is SUDOKU:
+            assert SUDOKU.check(asked.problem, trace.answer).value == 1.0
+            continue
+        divider = DIVIDERS["countdown"]
+        known = frozenset[object]().union(
+            *(divider.perfect(asked.problem, part) for part in divider.parts(asked.problem))
         )
+        score = COUNTDOWN.check(asked.problem, trace.answer)
+        count = min(len(known), asked.problem.wanted)
+        assert score.value == count / asked.problem.wanted
+        assert trace.answer.count("\n") == 1 + max(count, 1)
+        answered[count] += 1
+    assert min(answered[1], answered[2], answered[4]) > 5, answered
 
 
-def heads_of(numbers: str) -> set[tuple[int, tuple[int, ...]]]:
-    """Return (head, remaining pair) for each line that a search must have."""
-    first, bar, second = numbers.partition(" |")
-    left = [int(number) for number in first.split()]
-    if not bar:
-        return {(left[p], tuple(sorted(left[:p] + left[p + 1 :]))) for p in range(3)}
-    right = tuple(sorted(map(int, second.split())))
-    return {(head, right) for head in pair_values(left[0], left[1])}
+def test_guesses_differ() -> None:
+    one = replace(EXAMPLE.problem, wanted=1)
+    texts = {guess_example(Asked(COUNTDOWN, one), 4, Random(seed)).pieces for seed in range(40)}
+    assert len(texts) > 5
 
 
-@cache
-def leading(head: int, goal: int) -> set[tuple[str, int]]:
-    """Return every (operator, rest) that makes `goal` of `head`, by trying all."""
-    return {
-        (operator, rest)
-        for operator in ("+", "-", "_-", "*", "/", "_/")
-        for rest in range(LARGEST + 1)
-        if value(operator, Fraction(head), Fraction(rest)) == goal
-    }
-
-
-def test_a_workers_search_is_right_and_exhaustive() -> None:
-    for query in sub_queries():
-        numbers, _, goal = query.partition(" >")
-        lines = list(lines_of(search_text(query)))
-        heads = [(line.value, line.pair) for line in lines]
-        assert set(heads) == heads_of(numbers) and len(set(heads)) == len(heads), query
-        hits: list[Form] = []
-        for line in lines:
-            assert evaluated(line.spelled) == line.value
-            stated = {(operator, rest) for operator, rest, _ in line.claims}
-            assert stated == leading(line.value, int(goal)), (query, line)
-            for operator, rest, hit in line.claims:
-                assert (hit is not None) == (rest in pair_values(*line.pair)), (query, line)
-                if hit is not None:
-                    assert evaluated(hit) == rest and used_in(hit) == list(line.pair)
-                    hits.append(form(combined(operator, line.spelled, hit)))
-        found = [form(one) for one in split(returned(query))]
-        assert found == list(dict.fromkeys(hits))[:RETURNED], query
-
-
-def combined(operator: str, head: str, hit: str) -> str:
-    if operator.startswith("_"):
-        return f"{hit} {operator[1:]} ({head})"
-    return f"({head}) {operator} {hit}"
-
-
-def evaluated(text: str) -> int:
-    tree = read(text)
-    assert not isinstance(tree, str)
-    found = evaluate(tree)
-    assert found is not None and found[1] == 1
-    return found[0]
-
-
-def used_in(text: str) -> list[int]:
-    tree = read(text)
-    assert not isinstance(tree, str)
-    return sorted(numbers_in(tree))
-
-
-def test_a_worker_returns_different_expressions_that_solve_its_query() -> None:
-    solved = 0
-    for query in sub_queries():
-        numbers, _, goal = query.partition(" >")
-        found = split(returned(query))
-        assert len(found) <= RETURNED and len(set(map(form, found))) == len(found)
-        for expression in found:
-            assert evaluated(expression) == int(goal), query
-            assert used_in(expression) == sorted(int(number) for number in re.findall(r"\d+", numbers)), query
-        solved += bool(found)
-    assert solved > 40
-
-
-def test_a_workers_trace_is_all_its_own() -> None:
-    example = worker_example(" 2 5 | 3 7 > 28")
-    assert example.role == "worker" and example.query == " 2 5 | 3 7 > 28"
-    (piece,) = example.pieces
-    *_, last = parse_worker(piece.text)
-    assert piece.trained and last.end == len(piece.text)
-
-
-def test_a_small_worker_worked_by_hand() -> None:
-    # 5 - (3 - 2) is 2 + (5 - 3) in another spelling, and so is (2 + 5) - 3: returned once
-    assert worker_example(" 2 3 5 > 4").pieces[0].text == (
-        " 2 | 3 5 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
-        " 3 | 2 5 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
-        " 5 | 2 3 : - 1 ( 3 - 2 ) _- 9 _/ 20\n"
-        "<RETURN> 2 + ( 5 - 3 ) ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2</RETURN>"
-    )
-
-
-def test_a_small_worker_that_finds_nothing_worked_by_hand() -> None:
-    assert worker_example(" 1 1 | 1 1 > 10").pieces[0].text == (
-        " 1 + 1 = 2 | 1 1 : + 8 _- 12 * 5 _/ 20\n"
-        " 1 - 1 = 0 | 1 1 : + 10 _- 10\n"
-        " 1 * 1 = 1 | 1 1 : + 9 _- 11 * 10 _/ 10\n"
-        "<RETURN> none</RETURN>"
-    )
+# By hand
 
 
 class Scripted(Random):
-    """Chooses as it is told: one letter an action, one index a join."""
+    """Chooses as it is told: one step an action, one index a join."""
 
-    def script(self, actions: Sequence[str], joins: Sequence[int], lost: Sequence[int] = ()) -> Scripted:
-        self.actions, self.joins, self.lost = iter(actions), iter(joins), lost
+    def script(self, steps: Sequence[str], joins: Sequence[int], lost: Sequence[int] = ()) -> Scripted:
+        self.steps, self.joins, self.lost = map(Step, steps), iter(joins), lost
         return self
 
     def shuffle(self, x: object) -> None:
-        """Leave the candidates in their order: the last is taken first."""
+        """Leave the parts in their order: the last is taken first."""
 
     def uniform(self, a: float, b: float) -> float:
         return 1.0
 
-    def choices(self, population: Sequence[str], *_: object, **__: object) -> list[str]:  # type: ignore
-        chosen = next(self.actions)
+    def choices(self, population: Sequence[Step], *_: object, **__: object) -> list[Step]:  # type: ignore
+        chosen = next(self.steps)
         assert chosen in population
         return [chosen]
 
@@ -477,27 +346,31 @@ class Scripted(Random):
 
 
 def test_a_small_organizer_worked_by_hand() -> None:
-    problem = CountdownProblem(numbers=(2, 3, 5, 7), target=28)
-    actions = ["fork", "fork", "join", "think", "join", "fork", "join"]
-    random = Scripted().script(actions, joins=[2, 1, 3], lost=[1])
-    pieces = organizer_example(problem, 3, random).pieces
+    steps = ["fork", "fork", "join", "think", "join", "fork", "join", "think"]
+    random = Scripted().script(steps, joins=[2, 1, 3], lost=[1])
+    pieces = organizer_example(EXAMPLE, 3, random).pieces
     assert [(piece.text, piece.trained) for piece in pieces] == [
         (" ?<FORK-1> 2 7 | 3 5 > 28</FORK-1>\n ?<FORK-2> 2 5 | 3 7 > 28</FORK-2>\n<JOIN-2>", True),
         (" ( 2 + 5 ) + ( 3 * 7 ) ; ( 2 + 5 ) * ( 7 - 3 )</JOIN-2>", False),
         (
             "\n [ : 2 3 | 5 7 > 28\n"
-            " 2 + 3 = 5 | 5 7 : + 23 _- 33\n"
+            " 2 + 3 = 5 | 5 7 : + 23 _- 33 _/ 140\n"
             " 3 - 2 = 1 | 5 7 : + 27 _- 29 * 28 _/ 28\n"
-            " 2 * 3 = 6 | 5 7 : + 22 _- 34\n"
+            " 2 * 3 = 6 | 5 7 : + 22 _- 34 _/ 168\n"
             " = none ]\n"
             "<JOIN-1>",
             True,
         ),
         ("(no result)</JOIN-1>", False),
-        ("\n ? 7 *<FORK-3> 2 3 5 > 4</FORK-3>\n<JOIN-3>", True),
-        (" 2 + ( 5 - 3 ) ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2</JOIN-3>", False),
+        ("\n ? 7 _/<FORK-3> 2 3 5 > 196</FORK-3>\n<JOIN-3>", True),
+        (" none</JOIN-3>", False),
         (
-            "\n<ANSWER>\n"
+            "\n [ 7 * : 2 3 5 > 4\n"
+            " 2 | 3 5 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
+            " 3 | 2 5 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
+            " 5 | 2 3 : - 1 ( 3 - 2 ) _- 9 _/ 20\n"
+            " = 2 + ( 5 - 3 ) ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2 ]\n"
+            "<ANSWER>\n"
             " ( 2 + 5 ) + ( 3 * 7 )\n"
             " ( 2 + 5 ) * ( 7 - 3 )\n"
             " 7 * ( 2 + ( 5 - 3 ) )\n"
@@ -506,3 +379,79 @@ def test_a_small_organizer_worked_by_hand() -> None:
             True,
         ),
     ]
+
+
+def test_a_small_sudoku_organizer_worked_by_hand() -> None:
+    random = Scripted().script(["fork", "think", "join", "think"], joins=[1])
+    pieces = organizer_example(Asked(SUDOKU, GRID), 3, random).pieces
+    assert [(piece.text, piece.trained) for piece in pieces] == [
+        (
+            " ? 4<FORK-1> 4 0 2 0 | 4 | 2 3 4</FORK-1>\n"
+            " [ 3 : 0 0 0 3 | 1 3 4 | 4 | 1 2\n 1 : 2\n 2 : 1 2\n 3 : 4\n = 2 1 4 3 ]\n"
+            "<JOIN-1>",
+            True,
+        ),
+        (" 4 3 2 1</JOIN-1>", False),
+        (
+            "\n [ 1 : 1 0 0 4 | 3 4 | 1 2\n 2 : 2\n 3 : 3\n = 1 2 3 4 ]\n"
+            "<ANSWER>\n 1 2 3 4\n 3 4 1 2\n 2 1 4 3\n 4 3 2 1\n</ANSWER>",
+            True,
+        ),
+    ]
+
+
+def test_a_small_worker_worked_by_hand() -> None:
+    two = Asked(COUNTDOWN, CountdownProblem(numbers=(4, 6), target=24))
+    example = worker_example(two, Random(0))
+    assert example.query == " 4 6 > 24"
+    assert example.pieces == (Piece(text=" 4 6 : ( 4 * 6 )\n<RETURN> 4 * 6</RETURN>", trained=True),)
+
+
+# Examples in a file
+
+
+def test_examples_are_read_back(tmp_path: Path) -> None:
+    examples = [
+        organizer_example(EXAMPLE, 3, Random(1)),
+        worker_example(Asked(SUDOKU, GRID), Random(2)),
+        Example(
+            role="worker", query='"\\\n\u2028é\x85', capacity=1, pieces=(Piece(text="\x0b", trained=True),)
+        ),
+    ]
+    file = tmp_path / "examples.jsonl"
+    file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in examples))
+    assert read_examples(str(file)) == examples
+
+
+GOOD = msgspec.json.encode(Example(role="worker", query="q", capacity=1, pieces=())) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "holds no example"),
+        (GOOD + b"{\n", "line 2: "),
+        (GOOD + b"[]\n", "line 2: "),
+        (
+            GOOD + b'{"role": "worker", "query": "q", "capacity": 1}\n',
+            "line 2: Object missing required field `pieces`",
+        ),
+        (GOOD.replace(b'"q"', b"7"), "line 1: Expected `str`, got `int` - at `$.query`"),
+        (GOOD.replace(b"[]", b'[{"text": "x"}]'), "line 1: Object missing required field `trained`"),
+        (b"\xff\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_told_in_one_line(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    file = tmp_path / "examples.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_examples(str(file))
+    assert str(file) in str(caught.value) and told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.jsonl"):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_examples(str(path))

@@ -12,6 +12,7 @@ import typer
 from asyncthink.cli.doctor import doctor_command
 from asyncthink.cli.eval import eval_command
 from asyncthink.cli.prompts import prompts_command
+from asyncthink.cli.synth import synth_command
 from asyncthink.cli.tasks import tasks_command
 from asyncthink.cli.think import think_command
 from asyncthink.cli.train import train_app
@@ -47,6 +48,7 @@ def asyncthink(
 app.command("think")(think_command)
 app.command("eval")(eval_command)
 app.add_typer(train_app, name="train")
+app.command("synth")(synth_command)
 app.command("tasks")(tasks_command)
 app.command("prompts")(prompts_command)
 app.command("doctor")(doctor_command)

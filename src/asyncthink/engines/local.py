@@ -46,6 +46,7 @@ class LocalEngine:
         threads: of torch, for each lane; None: as they are, shared by the lanes at work, and one for small steps of
             small models.
         lanes: how many; None: one for each of torch's threads where a small model runs on the CPU, else one.
+        loaded: the checkpoint, where it is in memory already: a model in training, which then is what decodes.
 
     Raises:
         CheckpointError: there is no such folder; on entering, it cannot be loaded.
@@ -59,6 +60,7 @@ class LocalEngine:
         device: str = "auto",
         threads: int | None = None,
         lanes: int | None = None,
+        loaded: Checkpoint | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.name = name or self.folder.name
@@ -68,10 +70,11 @@ class LocalEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(device)
         self._threads, self._n_lanes = threads, lanes
+        self._loaded = loaded
         self._lanes: list[Running] = []
 
     async def __aenter__(self) -> Self:
-        checkpoint = await to_thread.run_sync(load_checkpoint, self.folder, self._device)
+        checkpoint = self._loaded or await to_thread.run_sync(load_checkpoint, self.folder, self._device)
         longest = checkpoint.model.config.max_position_embeddings
         self.capabilities = replace(self.capabilities, context=longest)
         small = self._device.type == "cpu" and checkpoint.model.config.hidden_size < SMALL

@@ -79,6 +79,8 @@ class Shelves:
                 del self._seated[context.slot]
                 emptied.add(context.slot // SHELF)
                 context.slot = None
+        if not self._seated:
+            self._rest = 0  # what begins now is served alike, whatever was served before
         free = Counter(slot // SHELF for slot in self._free) if emptied else Counter[int]()
         for shelf in emptied:
             if free[shelf] == SHELF:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -30,6 +30,18 @@ async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]], at_once:
     with single_errors():
         async with anyio.create_task_group() as group:
             group.start_soon(go_on)
+
+
+async def together(items: Iterable[T], act: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    """Run `act` on all items, all begun in one round of asyncio's event loop, in their order.
+
+    How many have begun when the first of them is answered then does not depend on the machine. The first error
+    stops the others and is raised as itself.
+    """
+    with single_errors():
+        async with anyio.create_task_group() as group:
+            for item in items:
+                group.start_soon(act, item)
 
 
 def _first(error: BaseException) -> BaseException:

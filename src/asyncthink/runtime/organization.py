@@ -155,6 +155,7 @@ class Organization:
         seed: int = 0,
         listen: Listener | None = None,
         trial: Trial | None = None,
+        name: str | None = None,
     ) -> Episode:
         """Think one query through.
 
@@ -165,6 +166,8 @@ class Organization:
             seed: for sampling; the same seed, model and query give the same text.
             listen: called with each event, at once and in order.
             trial: which cell of an evaluation this is, for the record.
+            name: the episode's id, which nothing else at the same time may have; None: a random one. Agents of
+                an engine are served in the order of their ids, so that given ones make a run repeat bit for bit.
 
         Raises:
             UsageError: the query makes no sense, or this model was not made for it.
@@ -172,7 +175,7 @@ class Organization:
         builder = EpisodeBuilder()
         apply = builder.apply
         if listen is None:
-            await self._run(query, seed, apply, trial)
+            await self._run(query, seed, apply, trial, name)
         else:
             heard = listen
 
@@ -180,7 +183,7 @@ class Organization:
                 apply(event)
                 heard(event)
 
-            await self._run(query, seed, emit, trial)
+            await self._run(query, seed, emit, trial, name)
         return builder.episode()
 
     @asynccontextmanager
@@ -248,12 +251,19 @@ class Organization:
             )
         return known
 
-    async def _run(self, query: str | Asked, seed: int, emit: Listener, trial: Trial | None = None) -> None:
+    async def _run(
+        self,
+        query: str | Asked,
+        seed: int,
+        emit: Listener,
+        trial: Trial | None = None,
+        name: str | None = None,
+    ) -> None:
         known = self._known(query)
         capacity = self._capacity(known)
         own = known and (self.engine.profile.tasks or not isinstance(query, str))
         asked = known.task.prompt(known.problem) if known and own else str(query)
-        stage = self._stage(capacity, seed, emit)
+        stage = self._stage(name or uuid4().hex, capacity, seed, emit)
         started = Started(
             id=stage.id,
             task=known.task.name if known else None,
@@ -278,7 +288,7 @@ class Organization:
         reason = _STOPS[result.outcome] if result.text is None else StopReason.ANSWER
         emit(_finished(stage, result.text, reason, result.cause if result.text is None else None))
 
-    def _stage(self, capacity: int, seed: int, emit: Listener) -> Stage:
+    def _stage(self, name: str, capacity: int, seed: int, emit: Listener) -> Stage:
         told = capacity if self.method in (Method.ASYNCTHINK, Method.PLAN) else 1
         profile = self.engine.profile
         limits, prompts = self.limits, self.prompts
@@ -289,7 +299,7 @@ class Organization:
         )
         reminded = not profile.trained if self.reminders is None else self.reminders
         return Stage(
-            id=uuid4().hex,
+            id=name,
             engine=self.engine,
             capacity=told,
             sampling=Sampling(temperature=self.used_temperature, top_p=self.top_p, seed=seed),

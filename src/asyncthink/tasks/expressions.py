@@ -120,8 +120,14 @@ def _factors(form: Form, flip: int, identities: bool) -> Iterable[_Item]:
 def _turned(items: Iterable[_Item], neutral: int, identities: bool) -> Iterator[_Item]:
     """Flip signs or exponents; with the identities, not where the part's value makes no difference."""
     for sign, body in items:
-        stays = identities and sign == 1 and _value(body) == (neutral, 1)
+        stays = identities and sign == 1 and _is_neutral(body, neutral)
         yield (1 if stays else -sign), body
+
+
+def _is_neutral(body: tuple[object, ...], neutral: int) -> bool:
+    """Whether a part's value is that, its sign pulled out: the body of 2+2-3 is that of 3-2-2."""
+    top, bottom = _value(body)
+    return (abs(top), bottom) == (neutral, 1)
 
 
 def _value(body: tuple[object, ...]) -> Value:

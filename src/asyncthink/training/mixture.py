@@ -48,9 +48,7 @@ class TrainProblems:
         task = get_task(data.task)
         if isinstance(task, Countdown):
             wanted = 1 if data.kind is Kind.WORKER else draw(data.wanted, random)
-            return Asked(
-                task, self.countdown(task, draw(data.numbers, random), wanted, random)
-            )
+            return Asked(task, self.countdown(task, draw(data.numbers, random), wanted, random))
         return Asked(task, task.problem(Split.TRAIN, random.getrandbits(48), 0))
 
     def countdown(self, task: Countdown, size: int, wanted: int, random: Random) -> CountdownProblem:
@@ -62,7 +60,9 @@ class TrainProblems:
             targets = self._targets(tuple(sorted(numbers)), wanted, random)
             if targets:
                 return CountdownProblem(numbers=numbers, target=random.choice(targets), wanted=wanted)
-        raise UsageError(f"hardly any target has {wanted} different expressions of {size} numbers: ask for fewer")
+        raise UsageError(
+            f"hardly any target has {wanted} different expressions of {size} numbers: ask for fewer"
+        )
 
     def _targets(self, numbers: tuple[int, ...], wanted: int, random: Random) -> list[int]:
         if len(numbers) > ENUMERATED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from asyncthink.errors import UsageError
-from asyncthink.settings import convert, find_recipe, parse
+from asyncthink.settings import changed, convert, dump, find_recipe, parse
 from asyncthink.training.structures import Structure
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -121,14 +121,22 @@ class Recipe:
     """The file's text, kept in the run directory."""
 
 
-def load_recipe(path: str) -> Recipe:
+def load_recipe(path: str, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe file; a name that is no file is looked up among the packaged recipes.
+
+    Args:
+        path: of the file.
+        changes: keys to set, such as `seed=2` or `train.threads=1`.
 
     Raises:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
     """
     text = find_recipe(path)
-    recipe = replace(convert(parse(text, path), Recipe, path, hidden=["source"]), source=text)
+    raw = parse(text, path)
+    if changes:
+        raw = changed(raw, changes)
+        text = dump(raw)
+    recipe = replace(convert(raw, Recipe, path, hidden=["source"]), source=text)
     if (recipe.model is None) is (recipe.start is None):
         raise UsageError(f"{path}: a run has either a [model] to make or a 'start' to go on from")
     for data in recipe.data:

@@ -28,7 +28,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if config.exists() and config.read_text() != source:
                 raise UsageError(f"{path} holds a run of another recipe: name another output, or remove it")
-            config.write_text(source)
+            _replace(config, source)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -51,10 +51,16 @@ class RunFolder:
         steps: int = state["position"]["step"]
         if (self.path / METRICS).exists():
             kept = (self.path / METRICS).read_text().splitlines(keepends=True)[:steps]
-            (self.path / METRICS).write_text("".join(kept))
+            _replace(self.path / METRICS, "".join(kept))
         return state
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one step's metrics."""
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a kill may come at any moment."""
+    path.with_suffix(".tmp").write_text(text)
+    path.with_suffix(".tmp").replace(path)

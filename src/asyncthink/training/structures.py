@@ -6,9 +6,12 @@ forks before all joins. Random sequences are what keeps a policy from starting w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from random import Random
+from typing import Any, TypeAlias
 
 
 class Structure(StrEnum):
@@ -74,3 +77,132 @@ class Shape:
             steps.append(Step.JOIN)
             chances.append(self.join)
         return random.choices(steps, chances)[0]
+
+
+Moves: TypeAlias = tuple[str, ...]
+"""An organizer's forks and joins in order: `F2` is the fork of worker 2, `J2` its join."""
+
+
+class Family(StrEnum):
+    """What a sequence of forks and joins looks like; the second and third are a teacher's own habits."""
+
+    SEQUENTIAL = "sequential"
+    """No fork."""
+    PAIRS = "fork-join-pairs"
+    """Each fork is joined at once; a single fork among them."""
+    FORKS_FIRST = "forks-first"
+    """Several forks, and none behind a join."""
+    MIXED = "mixed"
+    """Any other."""
+
+
+class Likeness(StrEnum):
+    """How a sequence that was written compares with the one that was asked for."""
+
+    AS_ASKED = "as_asked"
+    REORDERED = "reordered"
+    """The same forks and joins in another order."""
+    OTHER = "other"
+
+
+def legal_sequence(random: Random, *, forks: int, capacity: int) -> Moves:
+    """Draw a sequence of so many forks, each joined, with never more than capacity-1 waiting to be joined.
+
+    Forks are numbered as they come; all such sequences are equally likely.
+
+    Raises:
+        ValueError: without workers nothing can be forked.
+    """
+    workers = capacity - 1
+    if forks and workers < 1:
+        raise ValueError(f"with a capacity of {capacity} there is no worker for {forks} forks")
+    moves: list[str] = []
+    at_work: list[int] = []
+    forked = 0
+    while forked < forks or at_work:
+        ways = _ways(forks - forked, len(at_work), workers)
+        if random.randrange(ways) < _forking(forks - forked, len(at_work), workers):
+            forked += 1
+            at_work.append(forked)
+            moves.append(f"F{forked}")
+        else:
+            moves.append(f"J{at_work.pop(random.randrange(len(at_work)))}")
+    return tuple(moves)
+
+
+@cache
+def _ways(left: int, at_work: int, workers: int) -> int:
+    """Count the legal ways to go on with so many forks left and workers not yet joined."""
+    if not left and not at_work:
+        return 1
+    joining = at_work * _ways(left, at_work - 1, workers) if at_work else 0
+    return _forking(left, at_work, workers) + joining
+
+
+def _forking(left: int, at_work: int, workers: int) -> int:
+    """Count those of them that begin with a fork."""
+    return _ways(left - 1, at_work + 1, workers) if left and at_work < workers else 0
+
+
+def family(moves: Moves) -> Family:
+    """Return what a legal sequence looks like."""
+    steps = "".join(move[0] for move in moves)
+    if "F" not in steps:
+        return Family.SEQUENTIAL
+    if steps == "FJ" * (len(steps) // 2):
+        return Family.PAIRS
+    return Family.MIXED if "JF" in steps else Family.FORKS_FIRST
+
+
+def likeness(asked: Moves, written: Moves) -> Likeness:
+    """Compare two sequences, whatever numbers the forks have that were written."""
+    numbers: dict[str, int] = {}
+    for move in written:
+        numbers.setdefault(move[1:], len(numbers) + 1)
+    renumbered = tuple(f"{move[0]}{numbers[move[1:]]}" for move in written)
+    if renumbered == asked:
+        return Likeness.AS_ASKED
+    return Likeness.REORDERED if sorted(renumbered) == sorted(asked) else Likeness.OTHER
+
+
+@dataclass(kw_only=True, slots=True)
+class StructureCounts:
+    """What was asked of a teacher, and what it made of it."""
+
+    planned: Counter[str] = field(default_factory=Counter[str])
+    """Families of all plans."""
+    kept: Counter[str] = field(default_factory=Counter[str])
+    """Families of the kept traces."""
+    became: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    """Family of a plan -> families of the traces that were kept for it."""
+    likeness: Counter[str] = field(default_factory=Counter[str])
+    """How kept traces compare with their plans."""
+    forks: Counter[int] = field(default_factory=Counter[int])
+    """Forks in a kept trace -> traces."""
+    different: set[Moves] = field(default_factory=set[Moves])
+    """The sequences of kept traces."""
+
+    def add(self, plan: Moves | None, moves: Moves | None) -> None:
+        """Count a plan, None for none, and the kept trace, None for none."""
+        planned = None if plan is None else family(plan)
+        if planned is not None:
+            self.planned[planned] += 1
+        if moves is None:
+            return
+        self.kept[family(moves)] += 1
+        self.forks[sum(move.startswith("F") for move in moves)] += 1
+        self.different.add(moves)
+        if plan is not None and planned is not None:
+            self.likeness[likeness(plan, moves)] += 1
+            self.became.setdefault(planned, Counter())[family(moves)] += 1
+
+    def told(self) -> dict[str, Any]:
+        """Return them as plain values, the most frequent first."""
+        return {
+            "likeness": {name.value: self.likeness[name] for name in Likeness} if self.planned else {},
+            "families_planned": dict(self.planned.most_common()),
+            "families_kept": dict(self.kept.most_common()),
+            "families_kept_by_plan": {name: dict(found.most_common()) for name, found in self.became.items()},
+            "different": len(self.different),
+            "forks": {str(count): self.forks[count] for count in sorted(self.forks)},
+        }

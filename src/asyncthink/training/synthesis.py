@@ -158,7 +158,8 @@ def read_examples(path: str) -> list[Example]:
         UsageError: it cannot be read, or a line is no example.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with Path(path).open(encoding="utf-8") as file:
+            lines = list(file)  # splitlines would cut at U+2028, which JSON leaves as it is
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     examples: list[Example] = []

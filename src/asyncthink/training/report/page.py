@@ -1,0 +1,206 @@
+"""The report of trainings as one HTML page, light and dark, that needs no network and no script; and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from asyncthink.evaluation.report.cells import Table, html, markdown, markdown_text
+from asyncthink.evaluation.report.samples import visible
+from asyncthink.training.report.chart import Drawn, draw
+from asyncthink.training.report.curves import curve, ends
+from asyncthink.training.report.measures import Chart, Kind, Measure
+from asyncthink.training.report.runs import Run
+from asyncthink.training.report.tables import spelled, tables
+from asyncthink.viewer.marks import Markup, tag
+
+GENERATOR = "asyncthink train report"
+"""What a page of ours says it was made with."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+LIGHT, DARK = ("#ffffff", "#1c1c1e"), ("#17171a", "#e9e9ec")
+"""Page and text."""
+DRAWING_STYLE = (
+    f":root{{background:{LIGHT[0]};color:{LIGHT[1]}}}"
+    f"@media(prefers-color-scheme:dark){{:root{{background:{DARK[0]};color:{DARK[1]}}}}}"
+)
+STYLE = f"""
+:root {{ color-scheme: light dark; --page: {LIGHT[0]}; --text: {LIGHT[1]}; --soft: #5c5c62; --line: #d9d9de;
+  --loud: #a3260b; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: {DARK[0]}; --text: {DARK[1]}; --soft: #a6a6ad; --line: #3b3b41;
+  --loud: #ff8a66; }} }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 74rem; background: var(--page); color: var(--text);
+  font: 1rem/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }}
+h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }}
+p, ul {{ max-width: 50rem; }}
+.loud {{ color: var(--loud); font-weight: 600; }}
+.note, figcaption {{ font-size: .85rem; color: var(--soft); max-width: 50rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }}
+thead th {{ vertical-align: bottom; border-bottom: 2px solid var(--soft); }}
+tbody th {{ font-weight: 600; position: sticky; left: 0; background: var(--page); }}
+.words {{ text-align: left; }}
+.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1.2rem; }}
+figure {{ margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }}
+figure svg {{ display: block; width: 100%; height: auto; }}
+figcaption {{ margin-top: .3rem; }}
+summary {{ cursor: pointer; font-size: .9rem; }}
+pre {{ border: 1px solid var(--line); border-radius: 6px; padding: .6rem; margin: .4rem 0;
+  font: .8rem/1.45 ui-monospace, Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
+@media print {{ :root {{ --page: #fff; --text: #000; --soft: #444; --line: #bbb; }} body {{ padding: 0; max-width: none; }}
+  figure, tr {{ break-inside: avoid; }} .charts {{ grid-template-columns: 1fr 1fr; }} }}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One figure of a report."""
+
+    name: str
+    """Of its file, without the ending."""
+    title: str
+    note: str
+    svg: Markup
+    """An element of a page."""
+
+    @property
+    def file(self) -> str:
+        """The figure as a file of its own, which brings its colours along."""
+        begin, _, rest = self.svg.partition(">")
+        return f"{begin}><style>{DRAWING_STYLE}</style>{rest}\n"
+
+
+def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
+    """Draw all charts; with several runs each measure has its own, so that a curve is a run."""
+    for chart in runs[0].subject.charts:
+        if len(runs) == 1 or len(chart.measures) == 1:
+            yield _picture(chart, chart.name, chart.measures, runs)
+            continue
+        for measure in chart.measures:
+            yield _picture(chart, measure.key, [measure], runs)
+
+
+def _picture(chart: Chart, name: str, measures: Sequence[Measure], runs: Sequence[Run]) -> Picture:
+    drawn = [
+        Drawn(name=run.name if len(runs) > 1 else measure.label, curve=curve(run, measure))
+        for measure in measures
+        for run in runs
+    ]
+    units = list(dict.fromkeys(measure.unit for measure in measures))
+    title = measures[0].titled if len(measures) == 1 else ", ".join(filter(None, [chart.title, units[0]]))
+    told = " ".join(_told(run, measure) for measure in measures for run in runs)
+    svg = draw(_capital(title), told, runs[0].subject.across.titled, drawn, log=chart.log)
+    return Picture(name=name, title=_capital(title), note=chart.note, svg=svg)
+
+
+def _capital(text: str) -> str:
+    return text if "/" in text else text[:1].upper() + text[1:]
+
+
+def _told(run: Run, measure: Measure) -> str:
+    first, last = spelled(*ends(run, measure))
+    window = run.subject.window
+    return f"{run.name}, {measure.label}: {first} in the first {window} steps, {last} in the last {window}."
+
+
+def title(runs: Sequence[Run]) -> str:
+    """Return what a report is called."""
+    return f"Training: {', '.join(run.name for run in runs)}"
+
+
+def _loud(runs: Sequence[Run]) -> Iterator[str]:
+    subject = runs[0].subject
+    for run in runs:
+        if not run.finished:
+            last = run.lines[-1]
+            far = f"{last[subject.across.key]:,} of {last[subject.target]:,}"
+            what = "steps" if subject.across.key == "step" else subject.across.key
+            yield f"{run.name} is not finished: {far} {what}."
+
+
+def _calm(runs: Sequence[Run]) -> Iterator[str]:
+    window = runs[0].subject.window
+    yield (
+        f"Faint points are single steps, a line is the mean over a step and up to {window - 1} before it, and the dot is "
+        "its end."
+    )
+    if runs[0].kind is Kind.RL:
+        yield (
+            "Everything is measured on problems of the train split while the model learns from them, sampled at "
+            "temperature 1: what the model can do on others, `asyncthink eval` measures."
+        )
+    if len(runs) == 1:
+        yield "This is one run: another seed would give other curves."
+
+
+def command(runs: Sequence[Run]) -> str:
+    """Return what makes the same report again."""
+    return " ".join(["asyncthink train report", *(str(run.path) for run in runs)])
+
+
+def page(runs: Sequence[Run], shown: Sequence[Picture]) -> str:
+    """Return the report as an HTML page."""
+    top = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", **{"http-equiv": "Content-Security-Policy", "content": POLICY}),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="generator", content=GENERATOR),
+        tag("title", title(runs)),
+        tag("style", Markup(STYLE)),
+    )
+    body = tag("body", *(each for part in _body(runs, shown) for each in (part, "\n")))
+    return f"<!DOCTYPE html>\n{tag('html', top, chr(10), body, lang='en')}\n"
+
+
+def _body(runs: Sequence[Run], shown: Sequence[Picture]) -> Iterator[Markup]:
+    yield tag("h1", title(runs))
+    for loud in _loud(runs):
+        yield tag("p", loud, **{"class": "loud"})
+    yield tag("ul", *(tag("li", calm) for calm in _calm(runs)))
+    main, *others = tables(runs)
+    yield _section("figures", "Curves", tag("div", *map(_card, shown), **{"class": "charts"}))
+    for each in (main, *others):
+        yield _section(each.name, each.title, html(each))
+    configs = (
+        tag("details", tag("summary", f"{run.name}: config.toml"), tag("pre", visible(run.config)))
+        for run in runs
+    )
+    made = (tag("p", "The same again, with what there is by then:"), tag("pre", visible(command(runs))))
+    yield _section("made", "How it was made", *made, *configs)
+
+
+def _section(name: str, heading: str, *content: str) -> Markup:
+    return tag("section", tag("h2", heading), *content, id=name)
+
+
+def _card(picture: Picture) -> Markup:
+    return tag("figure", picture.svg, tag("figcaption", picture.note), id=f"figure-{picture.name}")
+
+
+def as_markdown(runs: Sequence[Run], shown: Sequence[Picture]) -> str:
+    """Return the report as Markdown, with the figures as files beside it."""
+    main, *others = tables(runs)
+    parts = [f"# {markdown_text(title(runs))}\n"]
+    parts += [f"**{markdown_text(loud)}**\n" for loud in _loud(runs)]
+    parts.append("".join(f"* {markdown_text(calm)}\n" for calm in _calm(runs)))
+    parts += [_markdown(main), "## Curves\n"]
+    parts += [
+        f"![{markdown_text(each.title)}](figures/{each.name}.svg)\n\n{markdown_text(each.note)}\n"
+        for each in shown
+    ]
+    parts += [_markdown(each) for each in others]
+    parts += ["## How it was made\n", _indented(command(runs))]
+    parts += [f"{markdown_text(run.name)}:\n\n{_indented(run.config)}" for run in runs]
+    return "\n".join(parts)
+
+
+def _markdown(shown: Table) -> str:
+    return markdown(shown)
+
+
+def _indented(text: str) -> str:
+    """Return text as a block of code that nothing in it can end."""
+    return "".join(f"    {line}\n" for line in visible(text).split("\n"))

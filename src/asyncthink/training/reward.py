@@ -1,0 +1,78 @@
+"""What an episode is paid: PAPER section "Reward", docs/paper.md.
+
+    R = R_FE                          with a format error
+    R = R_A + lambda * R_eta          otherwise,   R_eta = min(eta/c, tau) / tau
+
+R_A is the task's score. The concurrency term is not gated by correctness, as in the paper; a switch gates it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from asyncthink.episodes.metrics import Metrics
+from asyncthink.episodes.record import Episode
+from asyncthink.tasks import Asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRecipe:
+    """The weights. The paper states none; these are our starting points [D]."""
+
+    concurrency: float = 0.2
+    """lambda: what full concurrency is worth; 0 pays for accuracy and format only."""
+    tau: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.85
+    """Concurrency above it is not paid, so that it is not sought for itself."""
+    format_error: float = -0.25
+    """R_FE: the reward of an episode with a format error."""
+    gated: bool = False
+    """Whether R_eta is multiplied by R_A, so that a wrong answer earns nothing by being busy."""
+    leverage: float = 0.0
+    """Weight of the share of forks that follow a join: the paper's known negative, which ends in nearly
+    sequential thinking."""
+    pooled: bool = False
+    """Parallel thinking only: R_A is the score of all traces' answers together, not of the voted one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reward:
+    """A reward and its terms."""
+
+    total: float
+    accuracy: float
+    """R_A, whatever the format."""
+    concurrency: float
+    """R_eta before its weight; 0 with a format error."""
+    leverage: float
+    """Share of forks that follow a join."""
+
+
+def reward_of(episode: Episode, asked: Asked, metrics: Metrics, recipe: RewardRecipe) -> Reward:
+    """Pay one episode of a task's problem; an answer that the check refuses earns nothing."""
+    accuracy = _accuracy(episode, asked, recipe)
+    leverage = _leverage(episode)
+    if episode.faults:
+        return Reward(total=recipe.format_error, accuracy=accuracy, concurrency=0.0, leverage=leverage)
+    concurrency = min(metrics.concurrency, recipe.tau) / recipe.tau
+    gate = accuracy if recipe.gated else 1.0
+    total = accuracy + recipe.concurrency * concurrency * gate + recipe.leverage * leverage
+    return Reward(total=total, accuracy=accuracy, concurrency=concurrency, leverage=leverage)
+
+
+def _accuracy(episode: Episode, asked: Asked, recipe: RewardRecipe) -> float:
+    if recipe.pooled:
+        results = [trace.result for trace in episode.traces if trace.result is not None]
+        return asked.task.pool(asked.problem, results).value
+    return asked.task.check(asked.problem, episode.answer or "").value
+
+
+def _leverage(episode: Episode) -> float:
+    """Return the share of the organizer's forks that stand behind one of its joins; 0 without a fork."""
+    own = [trace for trace in episode.traces if trace.path.count("/") == 1]
+    joins = [trace.joined_at for trace in own if trace.joined_at is not None]
+    forks = [trace.forked_at for trace in own if trace.forked_at is not None]
+    first = min(joins, default=None)
+    return sum(first is not None and fork > first for fork in forks) / len(forks) if forks else 0.0

@@ -1,0 +1,104 @@
+"""Recipes of `asyncthink train rl`: a TOML file of typed sections. An unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import msgspec
+
+from asyncthink.errors import UsageError
+from asyncthink.settings import changed, convert, dump, find_recipe, parse
+from asyncthink.tasks import get_task
+from asyncthink.training.loss import LossRecipe
+from asyncthink.training.recipe import Count
+from asyncthink.training.reward import RewardRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutRecipe:
+    """What is thought about, and how."""
+
+    task: str = "countdown"
+    method: Literal["asyncthink", "sequential", "parallel"] = "asyncthink"
+    capacity: Count = 4
+    max_critical_path: Count | None = None
+    """Cap on T: an episode that reaches it has no answer."""
+    max_worker_tokens: Count | None = None
+    problems: Count = 16
+    """Of a step; each is used once."""
+    episodes: Annotated[int, msgspec.Meta(ge=2)] = 8
+    """Of each problem: a group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRecipe:
+    """How the model follows the gradient."""
+
+    steps: Count = 180
+    learning_rate: float = 1e-4
+    warmup_steps: Count = 5
+    """Steps over which the rate rises linearly; it then stays."""
+    weight_decay: float = 0.0
+    updates: Count = 1
+    """Updates a step, each on a part of its groups; with more than one, ratios leave 1 and clipping begins."""
+    max_norm: float = 1.0
+    """Of the gradient."""
+    normalise_advantage: bool = False
+    """Divide by the group's standard deviation."""
+    batch_tokens: Count = 4_096
+    """Tokens, padding included, that go through the model at a time: a matter of memory and speed only."""
+    bfloat16: bool = False
+    """Matrix products of the update in bfloat16; parameters stay float32."""
+    threads: Count = 2
+    """Torch threads."""
+    save_every: Count = 1
+    """Steps between saved states: what a killed run loses."""
+    checkpoint_every: Count = 60
+    """Steps between checkpoints that are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLRecipe:
+    """A whole recipe file."""
+
+    start: str
+    """The policy to begin with: `hf:FOLDER` or `embedded`."""
+    output: str
+    """Run directory, relative to the working directory."""
+    seed: int = 0
+    """Of the problems and of sampling."""
+    rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
+    reward: RewardRecipe = field(default_factory=RewardRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    update: UpdateRecipe = field(default_factory=UpdateRecipe)
+    source: str = field(default="", compare=False)
+    """The file's text, kept in the run directory."""
+
+
+def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
+    """Read a recipe file; a name that is no file is looked up among the packaged recipes.
+
+    Args:
+        path: of the file.
+        changes: keys to set, such as `seed=2` or `train.threads=1`.
+
+    Raises:
+        UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
+    """
+    text = find_recipe(path)
+    raw = parse(text, path)
+    if changes:
+        raw = changed(raw, changes)
+        text = dump(raw)
+    recipe = replace(convert(raw, RLRecipe, path, hidden=["source"]), source=text)
+    rollout = recipe.rollout
+    get_task(rollout.task)
+    if recipe.reward.pooled and rollout.method != "parallel":
+        raise UsageError(f'{path}: reward.pooled belongs to rollout.method = "parallel"')
+    if rollout.problems % recipe.update.updates:
+        raise UsageError(
+            f"{path}: update.updates = {recipe.update.updates} does not divide rollout.problems = {rollout.problems}"
+        )
+    return recipe

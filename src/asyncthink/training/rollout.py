@@ -1,0 +1,92 @@
+"""Rollouts: a step's problems, each thought through several times by the model as it is now.
+
+Everything is a function of (seed, step): which problems, and the random numbers of every token. Problem i of the
+train split is used in one step and no other, so a resumed run neither skips nor repeats one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asyncthink.episodes.metrics import Metrics, measure
+from asyncthink.episodes.record import Episode, Outcome, StopReason, Trial
+from asyncthink.errors import EngineError
+from asyncthink.evaluation.run import seed_of
+from asyncthink.runtime.fanout import together
+from asyncthink.runtime.organization import Organization
+from asyncthink.tasks import Asked
+from asyncthink.tasks.base import Split, Task
+
+REDRAWS = 3
+"""Times that an episode is drawn again after a failure of the engine, before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """One episode of a step."""
+
+    asked: Asked
+    episode: Episode
+    metrics: Metrics
+
+
+class Sampler:
+    """Draws the episodes of a step.
+
+    Args:
+        organization: who thinks; open while this is used.
+        task: whose problems of the train split are thought about.
+        seed: of the problems and of all sampling.
+        problems: how many a step has.
+        episodes: how many there are of each.
+    """
+
+    def __init__(
+        self, organization: Organization, task: Task[object], *, seed: int, problems: int, episodes: int
+    ) -> None:
+        self.organization, self.task, self.seed = organization, task, seed
+        self.problems, self.episodes = problems, episodes
+
+    async def draw(self, step: int, done: Callable[[], None] = lambda: None) -> list[list[Rollout]]:
+        """Return the step's groups: for each problem, its episodes.
+
+        Args:
+            step: which one, from 0.
+            done: called for each episode that is there.
+
+        Raises:
+            EngineError: the engine failed again and again.
+        """
+        first = step * self.problems
+        groups: list[list[Rollout]] = [[] for _ in range(self.problems)]
+        cells = [(place, sample) for place in range(self.problems) for sample in range(self.episodes)]
+        asked = [
+            Asked(self.task, self.task.problem(Split.TRAIN, self.seed, first + i))
+            for i in range(self.problems)
+        ]
+        found: dict[tuple[int, int], Rollout] = {}
+
+        async def draw_one(cell: tuple[int, int]) -> None:
+            place, sample = cell
+            found[cell] = await self._episode(asked[place], first + place, sample)
+            done()
+
+        await together(cells, draw_one)
+        for place, sample in cells:
+            groups[place].append(found[place, sample])
+        return groups
+
+    async def _episode(self, asked: Asked, problem: int, sample: int) -> Rollout:
+        """Draw an episode; one that a failure of the engine touched is never trained on, but drawn again."""
+        cause = ""
+        for attempt in range(1 + REDRAWS):
+            trial = Trial(arm="train", problem=str(problem), sample=sample + attempt * self.episodes)
+            name = f"{problem:08}-{sample:04}-{attempt}"
+            seed = seed_of(self.seed, trial)
+            episode = await self.organization.think(asked, seed=seed, trial=trial, name=name)
+            failed = [trace for trace in episode.traces if trace.outcome is Outcome.ENGINE_ERROR]
+            if episode.stop_reason is not StopReason.ENGINE_ERROR and not failed:
+                return Rollout(asked=asked, episode=episode, metrics=measure(episode))
+            cause = episode.cause or (failed[0].cause if failed else None) or "the engine failed"
+        raise EngineError(f"problem {problem} failed {1 + REDRAWS} times, the last with: {cause}")
