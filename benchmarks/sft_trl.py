@@ -31,7 +31,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -58,7 +58,7 @@ LEARNING_RATE = 1e-3
 ROWS, CHECKPOINT = "rows.json", "checkpoint"
 
 
-def prepare(folder: Path, examples: int, seed: int) -> None:
+def prepare(folder: Path, examples: int, batch_tokens: int | None, seed: int) -> None:
     """Write the rows, the batches' size and a model with random weights."""
     recipe = load_recipe(RECIPE)
     assert recipe.model is not None
@@ -71,7 +71,7 @@ def prepare(folder: Path, examples: int, seed: int) -> None:
         if len(row.ids) <= config.max_position_embeddings
     )
     rows = [[row.ids, list(map(int, row.trained))] for row in islice(fitting, examples)]
-    written = {"rows": rows, "batch_tokens": recipe.train.batch_tokens, "seed": seed}
+    written = {"rows": rows, "batch_tokens": batch_tokens or recipe.train.batch_tokens, "seed": seed}
     (folder / ROWS).write_text(json.dumps(written), encoding="utf-8")
     torch.manual_seed(seed)
     model = Llama(config)
@@ -175,14 +175,15 @@ def trl_trainer(
 
         def compute_loss(self, model: Any, inputs: dict[str, Tensor], *rest: Any, **options: Any) -> Any:
             self.padded += inputs["input_ids"].numel()
-            return super().compute_loss(model, inputs, *rest, **options)
+            loss: Any = super().compute_loss(model, inputs, *rest, **options)
+            return loss
 
     class OurBatches(Counted):
         def get_train_dataloader(self) -> Any:
             ends = [0]
             for group in groups:
                 ends.append(ends[-1] + len(group))
-            places = [list(range(*pair)) for pair in zip(ends, ends[1:], strict=False)]
+            places = [list(range(*pair)) for pair in pairwise(ends)]
             loader = torch.utils.data.DataLoader(
                 self.train_dataset, batch_sampler=places, collate_fn=self.data_collator
             )
@@ -259,7 +260,7 @@ def compare(folder: Path, groups: Sequence[Sequence[Row]]) -> dict[str, Any]:
             total += part_loss.item()
         theirs = gradients(trainer.model)
         assert theirs.keys() == ours.keys()
-        gaps = [((theirs[name] - ours[name]).norm() / ours[name].norm()).item() for name in ours]
+        gaps = [float((theirs[name] - ours[name]).norm() / ours[name].norm()) for name in ours]
         found |= {f"loss_trl_{form}": total, f"gradient_gap_{form}": max(gaps)}
     return found
 
@@ -313,6 +314,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--examples", type=int, default=400)
+    parser.add_argument("--batch-tokens", type=int, metavar="N", help="padded tokens in a step; the recipe's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
@@ -326,7 +328,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        prepare(folder, options.examples, options.seed)
+        prepare(folder, options.examples, options.batch_tokens, options.seed)
         same = in_process(folder, "compare", options.threads[0])
         print(json.dumps(same, indent=2), flush=True)
         found = [

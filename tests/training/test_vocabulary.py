@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from asyncthink.engines.lexicon import render
 from asyncthink.protocol import tags
-from asyncthink.tasks.countdown import CountdownProblem
-from asyncthink.tasks.countdown_parts import LARGEST, candidates
-from asyncthink.training.sft import Encoder
-from asyncthink.training.synthesis import organizer_example, worker_example
+from asyncthink.tasks import Asked, CountdownProblem, Split, get_task
+from asyncthink.tasks.countdown_parts import LARGEST
+from asyncthink.training.encoding import new_lexicon
+from asyncthink.training.synthesis import guess_example, organizer_example, worker_example
 from asyncthink.training.vocabulary import BOS, EOS, INDICES, PAD, build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -33,7 +33,7 @@ PIECES = [
     "<0xC3>",
     " 7",
     "007",
-    " 129",
+    " 401",
     "\r\n",
     " ",
     "_-",
@@ -72,14 +72,14 @@ def test_text_that_is_inserted_in_parts_is_the_text(parts: list[tuple[str, str]]
 
 def test_every_number_with_its_blank_is_one_token() -> None:
     numbers = [ids(f" {number}") for number in range(LARGEST + 1)]
-    assert LARGEST == 128 and all(len(number) == 1 for number in numbers)
+    assert LARGEST == 400 and all(len(number) == 1 for number in numbers)
     assert len({number[0] for number in numbers}) == LARGEST + 1
-    assert len(ids(" 129")) > 1
+    assert len(ids(" 401")) > 1
 
 
 def test_numbers_stay_one_token_in_company() -> None:
-    assert [TOKENIZER.id_to_token(token) for token in ids(" 2 13 | 128 7 > 28\n")] == (
-        [" 2", " 13", " |", " 128", " 7", " >", " 28", "\n"]
+    assert [TOKENIZER.id_to_token(token) for token in ids(" 2 13 | 400 7 > 28\n")] == (
+        [" 2", " 13", " |", " 400", " 7", " >", " 28", "\n"]
     )
 
 
@@ -100,17 +100,39 @@ def test_an_operator_of_a_peel_is_one_token() -> None:
         ]
 
 
+def in_bytes(text: str) -> list[str]:
+    spelled = [TOKENIZER.id_to_token(token) for token in ids(text)]
+    return [token for token in spelled if token and token.startswith("<0x")]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_traces_and_prompts_need_no_bytes(seed: int) -> None:
-    encoder = Encoder()
-    random = Random(seed)
-    problem = CountdownProblem(numbers=(3, 7, 12, 20), target=24 + 6 * seed, wanted=1 + seed % 4)
-    examples = [
-        organizer_example(problem, 4, random),
-        worker_example(random.choice(candidates(problem)).query),
-    ]
-    for one in examples:
-        prompt = render(encoder.templates[one.role], query=one.query, capacity=one.capacity)
-        for text in (prompt, *(piece.text for piece in one.pieces)):
-            spelled = [TOKENIZER.id_to_token(token) for token in ids(text)]
-            assert not [token for token in spelled if token and token.startswith("<0x")], text
+    lexicon, random = new_lexicon(), Random(seed)
+    numbers = ((3, 7, 12), (3, 7, 12, 20), (3, 7, 12, 20, 5))[seed % 3]
+    problem = CountdownProblem(numbers=numbers, target=24 + 6 * seed, wanted=1 + seed % 4)
+    sudoku = get_task("sudoku")
+    for asked in (
+        Asked(get_task("countdown"), problem),
+        Asked(sudoku, sudoku.problem(Split.TRAIN, 0, seed)),
+    ):
+        # The digits of "4x4" and "(0" have no blank before them.
+        known = ["<0x34>", "<0x30>"] if asked.task is sudoku else []
+        for one in (
+            organizer_example(asked, 4, random),
+            worker_example(asked, random),
+            guess_example(asked, 2, random),
+        ):
+            prompt = render(lexicon.templates[one.role], query=one.query, capacity=one.capacity)
+            assert in_bytes(prompt) == (known if one.role == "organizer" else [])
+            assert not in_bytes("".join(piece.text for piece in one.pieces))
+
+
+def test_every_fork_of_the_longest_trace_has_a_tag_of_its_own() -> None:
+    asked = Asked(get_task("countdown"), CountdownProblem(numbers=(3, 7, 12, 13, 19), target=97))
+    longest = max(
+        "".join(
+            piece.text for piece in organizer_example(asked, 9, Random(seed), own_thinking=0.0).pieces
+        ).count("<FORK-")
+        for seed in range(20)
+    )
+    assert 15 < longest <= max(INDICES)

@@ -1,17 +1,17 @@
-"""`asyncthink train`: the lesson."""
+"""`asyncthink train`: format fine-tuning, reinforcement learning, and the report of both."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asyncthink.cli.options import one_line_errors
-from asyncthink.extras import require
+from asyncthink.extras import missing, require
 
-if TYPE_CHECKING:
-    from asyncthink.training.sft import Progress as ProgressLine
+PLAIN_WIDTH = 160
+"""Columns of a table that goes into a file."""
 
 train_app = typer.Typer(help="Train a model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,32 +24,66 @@ def train() -> None:
 @train_app.command("sft")
 @one_line_errors
 def sft_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded.toml.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-base.toml.")],
 ) -> None:
     """Format fine-tuning: make a model that speaks the protocol."""
     require("local", "training")
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from asyncthink.cli.training import SFTProgress, shown
     from asyncthink.training.recipe import load_recipe
     from asyncthink.training.sft import train_sft
 
     settings = load_recipe(recipe)
-    columns = (
-        TextColumn("{task.fields[shown]}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.1f}%"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task("sft", total=settings.train.tokens, shown="making the first traces")
-
-        def report(progress: ProgressLine) -> None:
-            shown = (
-                f"step {progress.step}  loss {progress.loss:.3f}  right {progress.accuracy:.1%}  "
-                f"{progress.tokens_per_second:,.0f} tok/s"
-            )
-            bar.update(row, completed=progress.tokens, shown=shown)
-
-        folder = train_sft(settings, report)
+    progress = SFTProgress(Console(stderr=True), settings.output, settings.train.tokens)
+    with shown(progress):
+        folder = train_sft(settings, progress)
     sys.stdout.write(f"{folder}\n")
+
+
+@train_app.command("rl")
+@one_line_errors
+def rl_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe file (TOML): see docs/training.md.")],
+) -> None:
+    """Organizer-worker policy optimisation: learn to organise from rewards."""
+    require("local", "training")
+    from rich.console import Console
+
+    from asyncthink.cli.training import RLProgress, shown
+    from asyncthink.training.owpo import train_rl
+    from asyncthink.training.rl_recipe import load_rl_recipe
+
+    settings = load_rl_recipe(recipe)
+    progress = RLProgress(Console(stderr=True), settings.output)
+    with shown(progress):
+        folder = train_rl(settings, progress)
+    sys.stdout.write(f"{folder}\n")
+
+
+@train_app.command("report")
+@one_line_errors
+def report_command(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, several to compare them.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the report. [default: the run's; of several, `report` beside the first]"
+        ),
+    ] = None,
+) -> None:
+    """Write the curves of a training, or of several side by side; a run may still be training."""
+    if "numpy" in missing("plots"):
+        require("plots", "a report")
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from asyncthink.evaluation.report.cells import Fitted
+    from asyncthink.training.report.write import default_folder, write_report
+
+    paths = [Path(run) for run in runs]
+    folder = default_folder(paths) if output is None else Path(output)
+    main = write_report(paths, folder)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(Fitted(main))
+    sys.stdout.write(f"report: {folder / 'report.html'}\n")

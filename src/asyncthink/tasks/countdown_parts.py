@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from asyncthink.tasks.base import NONE, SubQuery
 from asyncthink.tasks.countdown import CountdownProblem
-from asyncthink.tasks.expressions import Form, canonical, read
+from asyncthink.tasks.expressions import Form, canonical, read, spelled
 
 LARGEST = 400
 """Largest intermediate target: each number up to here is one token of the embedded model."""
@@ -120,11 +120,13 @@ def search(query: str) -> tuple[str, list[str]]:
 
 
 def keep(found: dict[Form, str], expression: str) -> None:
-    """Add an expression that can be read, unless an equal one is there."""
+    """Add an expression that can be read, without needless brackets, unless an equal one is there."""
     tree = read(expression)
+    text = "" if isinstance(tree, str) else spelled(tree)
+    tree = read(text)
     form = None if isinstance(tree, str) else canonical(tree)
     if form is not None:
-        found.setdefault(form, expression)
+        found.setdefault(form, text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

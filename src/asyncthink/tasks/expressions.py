@@ -259,6 +259,30 @@ class _Reader:
         return None
 
 
+_STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+def spelled(expression: Expression) -> str:
+    """Write an expression with a blank before everything and no bracket that its reading does not need.
+
+    A bracket around the right side of a sum or product goes too: a + (b - c) is a + b - c.
+    """
+    if isinstance(expression, int):
+        return f" {expression}"
+    operator, left, right = expression
+    tight = operator in "-/"
+    return f"{_part(left, operator, equal=False)} {operator}{_part(right, operator, equal=tight)}"
+
+
+def _part(part: Expression, around: str, *, equal: bool) -> str:
+    """Write a side of an operator; `equal`: an operator as strong needs a bracket too."""
+    text = spelled(part)
+    if isinstance(part, int):
+        return text
+    gap = _STRENGTH[part[0]] - _STRENGTH[around]
+    return f" ({text} )" if gap < 0 or (gap == 0 and equal) else text
+
+
 def numbers_in(expression: Expression) -> list[int]:
     """Return the numbers of an expression from left to right."""
     if isinstance(expression, int):

@@ -109,7 +109,9 @@ def _step(least: float) -> float:
 
 def _spelled(value: float, step: float) -> str:
     """Return a tick's text, with as many decimals as its step needs."""
-    if value and (step < 1e-4 or abs(value) >= 1e7):
+    if not value:
+        return "0"
+    if step < 1e-4 or abs(value) >= 1e7:
         return f"{value:.12g}" if abs(value) < 1e7 else f"{value:.3g}"
     return f"{value:,.{max(0, -floor(log10(step)))}f}"
 
@@ -177,7 +179,7 @@ def _raw(points: Sequence[Point], place: int, x: Axis, y: Axis) -> Iterator[Mark
     )
     pen = {"stroke": _look(place)[0], "stroke_width": 3, "stroke_linecap": "round"}
     if dots:
-        yield tag("path", d=dots, **pen, stroke_opacity=0.3, fill="none", data_points=f"{place}")
+        yield tag("path", d=dots, **pen, stroke_opacity=0.45, fill="none", data_points=f"{place}")
 
 
 def _mean(drawn: Drawn, place: int, x: Axis, y: Axis) -> Iterator[Markup]:

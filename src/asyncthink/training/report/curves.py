@@ -9,6 +9,10 @@ from math import fsum, nan
 from asyncthink.training.report.measures import Measure
 from asyncthink.training.report.runs import Run, drawable
 
+WINDOW = 10
+"""Steps at the beginning and at the end that a table's means are over."""
+LEAST_REACH, MOST_REACH, PARTS = 5, 50, 40
+"""A moving mean reaches over the steps / PARTS on either side, within these bounds."""
 MOST_POINTS = 400
 """Of one curve; more would only make the file large."""
 Point = tuple[float, float]
@@ -21,7 +25,7 @@ class Curve:
     points: Sequence[Point]
     """What a step had; of many steps every k-th."""
     means: Sequence[Point]
-    """Mean over a step and those before it, as many as the window has; NaN where one of them is no number."""
+    """Mean over a step and its neighbours on either side; NaN where one of them is no number."""
 
 
 def values(run: Run, measure: Measure) -> list[float]:
@@ -34,19 +38,25 @@ def mean(found: Sequence[float]) -> float:
     return fsum(found) / len(found) if found and all(map(drawable, found)) else nan
 
 
-def curve(run: Run, measure: Measure) -> Curve:
+def reach(runs: Sequence[Run]) -> int:
+    """Return how many steps on either side a moving mean is over: the same in all runs."""
+    longest = max(len(run.lines) for run in runs)
+    return min(MOST_REACH, max(LEAST_REACH, longest // PARTS))
+
+
+def curve(run: Run, measure: Measure, reach: int) -> Curve:
     """Return a measure over a run, thinned so that its last step is kept."""
     across = [run.subject.across.of(line) for line in run.lines]
-    found, window = values(run, measure), run.subject.window
+    found = values(run, measure)
     every = -(-len(found) // MOST_POINTS)
     kept = range((len(found) - 1) % every, len(found), every)
     return Curve(
         points=[(across[place], found[place]) for place in kept],
-        means=[(across[place], mean(found[max(0, place + 1 - window) : place + 1])) for place in kept],
+        means=[(across[place], mean(found[max(0, place - reach) : place + reach + 1])) for place in kept],
     )
 
 
 def ends(run: Run, measure: Measure) -> tuple[float, float]:
-    """Return the means over the first and over the last steps, as many as the window has."""
-    found, window = values(run, measure), run.subject.window
-    return mean(found[:window]), mean(found[-window:])
+    """Return the means over the first and over the last steps."""
+    found = values(run, measure)
+    return mean(found[:WINDOW]), mean(found[-WINDOW:])

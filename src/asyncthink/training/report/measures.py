@@ -49,6 +49,7 @@ class Chart:
     name: str
     """Of its file, without the ending."""
     title: str
+    """With the unit."""
     note: str
     """How it is read."""
     measures: tuple[Measure, ...]
@@ -66,8 +67,6 @@ class Subject:
     """What goes on from left to right; rises with every line."""
     target: str
     """Where a line says how far that is to rise."""
-    window: int
-    """Lines that a mean is over."""
     charts: tuple[Chart, ...]
     counted: tuple[Measure, ...]
     """What is summed up over a run."""
@@ -89,11 +88,10 @@ _RL = Subject(
     "a few times on them.",
     across=Measure(key="step", label="step"),
     target="steps",
-    window=10,
     charts=(
         Chart(
             name="accuracy",
-            title="Accuracy",
+            title="Accuracy and solved, %",
             note="Accuracy is the task's score of an answer, whatever the format; solved are the episodes with all of it.",
             measures=(
                 Measure(key="accuracy", label="accuracy", unit="%", scale=100),
@@ -102,22 +100,22 @@ _RL = Subject(
         ),
         Chart(
             name="concurrency",
-            title="Concurrency",
+            title="eta/c, %",
             note="eta/c is the share of the c agents that work at a tick, over valid episodes.",
             measures=(Measure(key="concurrency", label="eta/c", unit="%", scale=100),),
         ),
         Chart(
             name="organisation",
-            title="Forks and joins",
-            note="Those of an organizer, mean of an episode.",
+            title="Forks and joins an episode",
+            note="Workers that an organizer starts and waits for, mean over a step's episodes.",
             measures=(
-                Measure(key="forks", label="forks", unit="an episode"),
-                Measure(key="joins", label="joins", unit="an episode"),
+                Measure(key="forks", label="forks an episode"),
+                Measure(key="joins", label="joins an episode"),
             ),
         ),
         Chart(
             name="critical_path",
-            title="Critical path",
+            title="Critical path, ticks",
             note="T on the virtual clock: a tick is a decoded token.",
             measures=(Measure(key="critical_path", label="critical path", unit="ticks"),),
         ),
@@ -129,7 +127,7 @@ _RL = Subject(
         ),
         Chart(
             name="format_errors",
-            title="Format errors",
+            title="Format errors, % of episodes",
             note="Episodes with at least one.",
             measures=(
                 Measure(key="valid", label="format errors", unit="% of episodes", scale=100, rest=True),
@@ -137,13 +135,13 @@ _RL = Subject(
         ),
         Chart(
             name="even_groups",
-            title="Even groups",
+            title="Even groups, % of groups",
             note="Problems all of whose episodes were paid the same: nothing is learned from them.",
             measures=(Measure(key="even_groups", label="even groups", unit="% of groups", scale=100),),
         ),
         Chart(
             name="kl",
-            title="KL to the sampler",
+            title="KL to the sampler, nats a token",
             note="How far the model that learns is from the one that sampled the step's episodes. With one update a "
             "step it is rounding and no more; where it grows, sampler and trainer do not compute the same.",
             measures=(Measure(key="kl", label="KL to the sampler", unit="nats a token"),),
@@ -151,22 +149,22 @@ _RL = Subject(
         Chart(
             name="gradient_norm",
             title="Gradient norm",
-            note="Before it is cut.",
+            note="Before it is cut to the recipe's max_norm.",
             measures=(Measure(key="gradient_norm", label="gradient norm"),),
         ),
         Chart(
             name="tokens_per_second",
             title="Decoded tokens a second",
             note="Of all agents, over the whole step: sampling and update.",
-            measures=(Measure(key="tokens_per_second", label="decoded tokens", unit="a second"),),
+            measures=(Measure(key="tokens_per_second", label="decoded tokens a second"),),
         ),
         Chart(
             name="seconds",
-            title="Seconds of a step",
+            title="Seconds a step",
             note="What sampling the episodes and learning from them take.",
             measures=(
-                Measure(key="rollout_seconds", label="rollout", unit="s"),
-                Measure(key="update_seconds", label="update", unit="s"),
+                Measure(key="rollout_seconds", label="rollout", unit="seconds a step"),
+                Measure(key="update_seconds", label="update", unit="seconds a step"),
             ),
         ),
     ),
@@ -180,11 +178,10 @@ _SFT = Subject(
     about="A step sees a batch of traces once and learns to write them.",
     across=Measure(key="tokens", label="tokens", unit="millions", scale=1e-6),
     target="total_tokens",
-    window=100,
     charts=(
         Chart(
             name="loss",
-            title="Loss",
+            title="Loss, nats a token",
             note="Cross-entropy over trained tokens: what the model is to write, not what it is given. Upwards each "
             "line multiplies.",
             measures=(Measure(key="loss", label="loss", unit="nats a token"),),
@@ -192,7 +189,7 @@ _SFT = Subject(
         ),
         Chart(
             name="accuracy",
-            title="Accuracy",
+            title="Accuracy, % of trained tokens",
             note="Trained tokens that the model would have written greedily.",
             measures=(Measure(key="accuracy", label="accuracy", unit="% of trained tokens", scale=100),),
         ),
@@ -200,7 +197,7 @@ _SFT = Subject(
             name="tokens_per_second",
             title="Tokens a second",
             note="Prompts and inserted text included, padding not.",
-            measures=(Measure(key="tokens_per_second", label="tokens", unit="a second"),),
+            measures=(Measure(key="tokens_per_second", label="tokens a second"),),
         ),
     ),
     counted=(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from asyncthink.evaluation.report.cells import Table, html, markdown, markdown_text
 from asyncthink.evaluation.report.samples import visible
 from asyncthink.training.report.chart import Drawn, draw
-from asyncthink.training.report.curves import curve, ends
+from asyncthink.training.report.curves import WINDOW, curve, ends, reach
 from asyncthink.training.report.measures import Chart, Kind, Measure
 from asyncthink.training.report.runs import Run
 from asyncthink.training.report.tables import spelled, tables
@@ -83,26 +83,25 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
 
 
 def _picture(chart: Chart, name: str, measures: Sequence[Measure], runs: Sequence[Run]) -> Picture:
+    wide = reach(runs)
     drawn = [
-        Drawn(name=run.name if len(runs) > 1 else measure.label, curve=curve(run, measure))
+        Drawn(name=run.name if len(runs) > 1 else measure.label, curve=curve(run, measure, wide))
         for measure in measures
         for run in runs
     ]
-    units = list(dict.fromkeys(measure.unit for measure in measures))
-    title = measures[0].titled if len(measures) == 1 else ", ".join(filter(None, [chart.title, units[0]]))
+    title = chart.title if len(measures) == len(chart.measures) else _capital(measures[0].titled)
     told = " ".join(_told(run, measure) for measure in measures for run in runs)
-    svg = draw(_capital(title), told, runs[0].subject.across.titled, drawn, log=chart.log)
-    return Picture(name=name, title=_capital(title), note=chart.note, svg=svg)
+    svg = draw(title, told, runs[0].subject.across.titled, drawn, log=chart.log)
+    return Picture(name=name, title=title, note=chart.note, svg=svg)
 
 
 def _capital(text: str) -> str:
-    return text if "/" in text else text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:]
 
 
 def _told(run: Run, measure: Measure) -> str:
     first, last = spelled(*ends(run, measure))
-    window = run.subject.window
-    return f"{run.name}, {measure.label}: {first} in the first {window} steps, {last} in the last {window}."
+    return f"{run.name}, {measure.label}: {first} in the first {WINDOW} steps, {last} in the last {WINDOW}."
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -121,15 +120,14 @@ def _loud(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _calm(runs: Sequence[Run]) -> Iterator[str]:
-    window = runs[0].subject.window
     yield (
-        f"Faint points are single steps, a line is the mean over a step and up to {window - 1} before it, and the dot is "
-        "its end."
+        f"Faint points are single steps; a line is the mean over a step and up to {reach(runs)} on either side, and its end "
+        "has a dot."
     )
     if runs[0].kind is Kind.RL:
         yield (
             "Everything is measured on problems of the train split while the model learns from them, sampled at "
-            "temperature 1: what the model can do on others, `asyncthink eval` measures."
+            "temperature 1: what the model can do on others, asyncthink eval measures."
         )
     if len(runs) == 1:
         yield "This is one run: another seed would give other curves."

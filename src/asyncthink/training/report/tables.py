@@ -9,7 +9,7 @@ from math import isnan
 from typing import Any, cast
 
 from asyncthink.evaluation.report.cells import NOTHING, Cell, Table, decimals, figure, table
-from asyncthink.training.report.curves import ends
+from asyncthink.training.report.curves import WINDOW, ends
 from asyncthink.training.report.measures import Kind, Measure
 from asyncthink.training.report.runs import Run
 from asyncthink.viewer.sanitize import head
@@ -28,9 +28,15 @@ def tables(runs: Sequence[Run]) -> list[Table]:
 def spelled(*values: float) -> list[str]:
     """Return figures of one row with as many decimals as the largest needs; `not finite` for what is no number."""
     largest = max((abs(value) for value in values if not isnan(value)), default=0.0)
+    return [_figure(value, largest) for value in values]
+
+
+def _figure(value: float, largest: float) -> str:
+    if isnan(value):
+        return "not finite"
     if 0 < largest < SMALL:
-        return ["not finite" if isnan(value) else f"{value:.1e}" for value in values]
-    return ["not finite" if isnan(value) else figure(value, decimals(largest)) for value in values]
+        return f"{value:.1e}" if value else "0"
+    return figure(value, decimals(largest))
 
 
 def both_ends(runs: Sequence[Run]) -> Table:
@@ -42,13 +48,13 @@ def both_ends(runs: Sequence[Run]) -> Table:
     columns: list[tuple[str, Sequence[Cell | str]]] = [
         ("figure", [measure.titled for measure, _ in rows]),
         *([("run", [run.name for _, run in rows])] if several else []),
-        (f"first {subject.window} steps", first),
-        (f"last {subject.window} steps", last),
+        (f"first {WINDOW} steps", first),
+        (f"last {WINDOW} steps", last),
         ("change", change),
     ]
     note = (
-        f"Means over the first and over the last {subject.window} steps, over as many as there are in a shorter run; "
-        f"the last one is where the curve ends. {subject.about}"
+        f"Means over the first and over the last {WINDOW} steps, over as many as there are in a shorter run. "
+        f"{subject.about}"
     )
     return table("ends", "From the beginning to the end", columns, note, texts=2 if several else 1)
 
@@ -124,17 +130,15 @@ def format_errors(runs: Sequence[Run]) -> Table | None:
     """Return how many episodes have which format error, over the first and the last steps."""
     if runs[0].kind is not Kind.RL:
         return None
-    window = runs[0].subject.window
-    parts = [(run, run.lines[:window], run.lines[-window:]) for run in runs]
-    counts = [(run, _errors(first), _errors(last)) for run, first, last in parts]
+    counts = [(run, _errors(run.lines[:WINDOW]), _errors(run.lines[-WINDOW:])) for run in runs]
     names = sorted({name for _, first, last in counts for name in (*first, *last)})
     if not names:
         return None
     columns: list[tuple[str, Sequence[Cell | str]]] = [("format error", names)]
     for run, first, last in counts:
         whose = f"{run.name}, " if len(runs) > 1 else ""
-        columns.append((f"{whose}first {window} steps", [f"{first.get(name, 0):,}" for name in names]))
-        columns.append((f"{whose}last {window} steps", [f"{last.get(name, 0):,}" for name in names]))
+        columns.append((f"{whose}first {WINDOW} steps", [f"{first.get(name, 0):,}" for name in names]))
+        columns.append((f"{whose}last {WINDOW} steps", [f"{last.get(name, 0):,}" for name in names]))
     note = "Episodes that have such an error; one may have several kinds."
     return table("format_errors", "Format errors by kind", columns, note)
 
