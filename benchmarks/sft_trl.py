@@ -11,8 +11,8 @@ padding included. TRL plays three times:
 - `trl-batches`: our batches through its loop, so that only model, loss and loop differ;
 - `trl-grouped`: its own batches of like length (`train_sampling_strategy="group_by_length"`), of so many rows
   that there are as many steps; its groups are those of a small data set, and get better with a larger one;
-- `trl-packed`: its packing (`bfd`), one pack of the longest row's length at a time, gradients added up over a
-  step. Its attention mask is dense on a CPU, so longer packs are slower.
+- `trl-packed`: its packing (`bfd`), one pack of the model's longest sequence at a time, gradients added up
+  over a step. Its attention mask is dense on a CPU, so longer packs are slower.
 
 Gradient checkpointing, TRL's default, is off, and every step's loss is logged on both sides. A side runs in a
 process of its own, the sides take turns and the medians count; the first step of each is left out. Before
@@ -175,8 +175,7 @@ def trl_trainer(
 
         def compute_loss(self, model: Any, inputs: dict[str, Tensor], *rest: Any, **options: Any) -> Any:
             self.padded += inputs["input_ids"].numel()
-            loss: Any = super().compute_loss(model, inputs, *rest, **options)
-            return loss
+            return trl.SFTTrainer.compute_loss(self, model, inputs, *rest, **options)
 
     class OurBatches(Counted):
         def get_train_dataloader(self) -> Any:
@@ -190,8 +189,8 @@ def trl_trainer(
             return self.accelerator.prepare(loader)
 
     rows = [row for group in groups for row in group]
-    longest = max(len(row.ids) for row in rows)
     packed = form == "packed"
+    longest = load_checkpoint(folder / CHECKPOINT).model.config.max_position_embeddings
     packs = max(1, round(sum(len(row.ids) for row in rows) / longest / len(groups)))
     config = trl.SFTConfig(
         output_dir=str(folder / "trl"),
@@ -242,14 +241,21 @@ def gradients(model: Any) -> dict[str, Tensor]:
     return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
 
 
+def relative(difference: Tensor, to: Tensor) -> float:
+    return (difference.square().sum() / to.square().sum()).sqrt().item()
+
+
 def compare(folder: Path, groups: Sequence[Sequence[Row]]) -> dict[str, Any]:
-    """Compare loss and gradient of the batch with the median number of rows, and of TRL's first pack."""
-    group = sorted(groups, key=len)[len(groups) // 2]
+    """Compare loss and gradient of the batch with the most rows, as it is and packed by TRL.
+
+    A gap is the greatest of all parameters', relative to the norm of the gradient.
+    """
+    group = max(groups, key=len)
     model = our_model(folder)
     loss, _ = loss_of(model, *tensors(group))
     loss.backward()
     ours = gradients(model)
-    found: dict[str, Any] = {"rows": len(group), "loss_ours": loss.item()}
+    found: dict[str, Any] = {"rows": len(group), "loss": loss.item()}
     for form in ("batches", "packed"):
         trainer = trl_trainer(folder, [group], form, Meter(), bfloat16=False)
         total, parts = 0.0, [trainer._prepare_inputs(part) for part in trainer.get_train_dataloader()]
@@ -260,8 +266,8 @@ def compare(folder: Path, groups: Sequence[Sequence[Row]]) -> dict[str, Any]:
             total += part_loss.item()
         theirs = gradients(trainer.model)
         assert theirs.keys() == ours.keys()
-        gaps = [float((theirs[name] - ours[name]).norm() / ours[name].norm()) for name in ours]
-        found |= {f"loss_trl_{form}": total, f"gradient_gap_{form}": max(gaps)}
+        gaps = [relative(theirs[name] - ours[name], ours[name]) for name in ours]
+        found[form] = {"loss": total, "parts": len(parts), "gradient_gap": max(gaps)}
     return found
 
 

@@ -287,6 +287,14 @@ def test_the_page_names_every_reason_option_and_file() -> None:
     for name in re.findall(r"\basyncthink(?:\.[A-Za-z_][A-Za-z0-9_]*)+", page):
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(module), attribute) or import_module(name)
+    (shown_example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    Path("page.jsonl").write_text(" ".join(shown_example.split()))
+    (example,) = read_examples("page.jsonl")
+    assert moves_of(example) == ("F1", "J1") and [each.trained for each in example.pieces] == [
+        True,
+        False,
+        True,
+    ]
     for target in re.findall(r"\]\(([^)#:]+)\)", page):
         assert (PAGE.parent / target).exists(), target
     for command in re.findall(r"^    asyncthink (.*(?:\\\n.*)*)$", page, re.MULTILINE):

@@ -60,14 +60,14 @@ def harvest(text: str | None, part: CountdownPart | None = None, wanted: int = 4
     ("returned", "answer"),
     [
         (" 2 + 5 - 3", "\n 7 * ( 2 + 5 - 3 )\n"),
-        ("2+5-3 = 4", "\n 7 * (2+5-3 )\n"),
-        ("2+5-3;5-3+2", "\n 7 * (2+5-3 )\n"),
-        ("nonsense; 2 * 3 * 5 \n\n2+5-3", "\n 7 * ( 2 * 3 * 5 )\n 7 * (2+5-3 )\n"),
+        ("2+5-3 = 4", "\n 7 * ( 2 + 5 - 3 )\n"),
+        ("2+(5-3);5-3+2", "\n 7 * ( 2 + 5 - 3 )\n"),
+        ("nonsense; 2 * 3 * 5 \n\n2+5-3", "\n 7 * 2 * 3 * 5\n 7 * ( 2 + 5 - 3 )\n"),
         (" none", "\n none\n"),
         ("", "\n none\n"),
         (None, "\n none\n"),
         ("<ANSWER>2+5-3</ANSWER>", "\n none\n"),
-        ("1;2;3;4;5;6", "\n 7 * (1 )\n 7 * (2 )\n 7 * (3 )\n 7 * (4 )\n"),
+        ("1;2;3;4;5;6", "\n 7 * 1\n 7 * 2\n 7 * 3\n 7 * 4\n"),
     ],
 )
 def test_what_is_taken_of_a_return(returned: str | None, answer: str) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from asyncthink.tasks.expressions import Expression, Form, all_forms, canonical, evaluate, read
+from asyncthink.tasks.expressions import (
+    Expression,
+    Form,
+    all_forms,
+    canonical,
+    evaluate,
+    numbers_in,
+    read,
+    spelled,
+)
 
 REGROUPING = ("associativity", "a minus", "an over", "two minuses")
 IDENTITIES = ("commutativity", "value 0", "value 1")
@@ -105,8 +114,8 @@ def test_a_mirrored_difference_is_the_same_but_for_its_sign() -> None:
 # Random expressions, rewritten in one place
 
 
-def spelled(tree: Expression) -> str:
-    return str(tree) if isinstance(tree, int) else f"({spelled(tree[1])}{tree[0]}{spelled(tree[2])})"
+def bracketed(tree: Expression) -> str:
+    return str(tree) if isinstance(tree, int) else f"({bracketed(tree[1])}{tree[0]}{bracketed(tree[2])})"
 
 
 def random_tree(random: Random, leaves: int, largest: int) -> Expression:
@@ -185,7 +194,7 @@ def test_rewriting_by_the_rules_keeps_the_form() -> None:
         expected, grouped = canonical(tree), by_brackets(tree)
         for rule, new in rewritten(tree):
             if rule in IDENTITIES or not (grouped or by_brackets(new)):
-                assert canonical(new) == expected, (rule, spelled(tree), spelled(new))
+                assert canonical(new) == expected, (rule, bracketed(tree), bracketed(new))
                 seen[rule] += 1
     assert all(seen[rule] > 20 for rule in (*REGROUPING, *IDENTITIES)), seen
 
@@ -196,7 +205,7 @@ def test_without_the_identities_regrouping_always_keeps_the_form() -> None:
         expected = canonical(tree, identities=False)
         for rule, new in rewritten(tree):
             if rule not in ("value 0", "value 1", "two minuses"):  # of 0 even the sign is rule 4
-                assert canonical(new, identities=False) == expected, (rule, spelled(tree), spelled(new))
+                assert canonical(new, identities=False) == expected, (rule, bracketed(tree), bracketed(new))
                 seen[rule] += 1
     assert all(seen[rule] > 20 for rule in (*REGROUPING[:3], "commutativity")), seen
 
@@ -244,8 +253,8 @@ def test_a_form_has_the_value_of_what_it_stands_for(identities: bool) -> None:
     for tree in random_trees(4, 4000):
         made = canonical(tree, identities=identities)
         assert made is not None
-        value = exactly(spelled(tree))
-        assert Fraction(*made.value) == value == value_of(made.sign, made.body), spelled(tree)
+        value = exactly(bracketed(tree))
+        assert Fraction(*made.value) == value == value_of(made.sign, made.body), bracketed(tree)
 
 
 def test_what_divides_by_zero_has_no_form() -> None:
@@ -253,7 +262,7 @@ def test_what_divides_by_zero_has_no_form() -> None:
     for _ in range(4000):
         tree = random_tree(random, 4, 2)
         try:
-            exactly(spelled(tree))
+            exactly(bracketed(tree))
             divides = False
         except ZeroDivisionError:
             divides = True
@@ -266,3 +275,75 @@ def test_what_divides_by_zero_has_no_form() -> None:
 def test_all_forms_are_those_of_all_trees(numbers: tuple[int, ...]) -> None:
     found = {canonical(named(tree, numbers)) for tree in all_trees(tuple(range(len(numbers))))}
     assert all_forms(numbers) == found - {None}
+
+
+# Spelling
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", " 7"),
+        ("((2+3))", " 2 + 3"),
+        ("2+(5-3)", " 2 + 5 - 3"),
+        ("2-(5-3)", " 2 - ( 5 - 3 )"),
+        ("(2-5)-3", " 2 - 5 - 3"),
+        ("2-(5+3)", " 2 - ( 5 + 3 )"),
+        ("2*(6/3)", " 2 * 6 / 3"),
+        ("2/(6*3)", " 2 / ( 6 * 3 )"),
+        ("2/(6/3)", " 2 / ( 6 / 3 )"),
+        ("(2*6)/3", " 2 * 6 / 3"),
+        ("2+(6*3)", " 2 + 6 * 3"),
+        ("(2+6)*3", " ( 2 + 6 ) * 3"),
+        ("3*(2-6)", " 3 * ( 2 - 6 )"),
+        ("2-(6/3)", " 2 - 6 / 3"),
+        ("((2+3)*((4)-5))/(6-(7))", " ( 2 + 3 ) * ( 4 - 5 ) / ( 6 - 7 )"),
+    ],
+)
+def test_brackets_that_are_needed_by_hand(text: str, expected: str) -> None:
+    tree = read(text)
+    assert not isinstance(tree, str) and spelled(tree) == expected
+    again = read(expected)
+    assert not isinstance(again, str) and spelled(again) == expected
+
+
+def test_what_is_spelled_is_the_same_expression() -> None:
+    for tree in random_trees(6, 2000):
+        again = read(spelled(tree))
+        assert not isinstance(again, str)
+        assert numbers_in(again) == numbers_in(tree), "the numbers keep their order"
+        assert canonical(again) == canonical(tree), bracketed(tree)
+        assert canonical(again, identities=False) == canonical(tree, identities=False)
+
+
+def test_no_bracket_can_be_left_out() -> None:
+    """In general position every pair that is taken away makes another expression."""
+    random, taken = Random(7), 0
+    for _ in range(500):
+        numbers = random.sample([101, 211, 307, 401, 503], 5)
+        tree = named(random_shape(random, list(range(5))), numbers)
+        text, whole = spelled(tree), canonical(tree, identities=False)
+        for pair in range(text.count("(")):
+            loose = read(without_bracket(text, pair))
+            assert not isinstance(loose, str)
+            assert canonical(loose, identities=False) != whole, text
+            taken += 1
+    assert taken > 300
+
+
+def random_shape(random: Random, leaves: list[int]) -> Expression:
+    """Return a tree over those leaves, in order."""
+    if len(leaves) == 1:
+        return leaves[0]
+    cut = random.randint(1, len(leaves) - 1)
+    return (random.choice("+-*/"), random_shape(random, leaves[:cut]), random_shape(random, leaves[cut:]))
+
+
+def without_bracket(text: str, pair: int) -> str:
+    """Take the opening bracket of that number away, and the one that closes it."""
+    begin = [place for place, letter in enumerate(text) if letter == "("][pair]
+    depth, end = 1, begin
+    while depth:
+        end += 1
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+    return text[:begin] + text[begin + 1 : end] + text[end + 1 :]

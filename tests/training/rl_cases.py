@@ -82,11 +82,11 @@ def random_model(vocabulary: int, seed: int = 7, **changes: Any) -> Llama:
     return model
 
 
-def chain_model() -> Llama:
+def chain_model(**changes: Any) -> Llama:
     """Return the chain as a model: a token's embedding says which row of chances it has."""
     tokenizer = build_tokenizer()
     ids = {name: tokenizer.token_to_id(name) for name in CHAIN}
-    model = Llama(tiny_config(tokenizer.get_vocab_size()))
+    model = Llama(tiny_config(tokenizer.get_vocab_size(), **changes))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "layers" in name and parameter.dim() > 1:
@@ -103,9 +103,9 @@ def chain_model() -> Llama:
     return model
 
 
-def write_chain(folder: Path) -> Path:
+def write_chain(folder: Path, **changes: Any) -> Path:
     """Write the chain as a checkpoint that knows every task."""
-    return _write(folder, chain_model())
+    return _write(folder, chain_model(**changes))
 
 
 def write_noise(folder: Path) -> Path:
@@ -144,6 +144,8 @@ class Recorder(LocalEngine):
         """(episode, path) -> ticks of its lane."""
         self.sizes: list[list[int]] = [[] for _ in range(lanes)]
         """Of each lane, how many tokens its ticks gave."""
+        self.slots: list[list[int]] = []
+        """Of each tick, the slots that they were decoded in."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -158,6 +160,7 @@ class Recorder(LocalEngine):
             asked = [each for each in requests if not each.answered]
             step(requests)
             sizes.append(len(asked))
+            self.slots.append([each.context.slot or 0 for each in asked])
             for each in asked:
                 if each.token is not None:
                     self.ticks.setdefault(each.context.order, []).append(lane.lockstep.tick)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncthink.training import owpo
@@ -53,6 +53,7 @@ def test_a_small_difference_is_blown_up_by_dividing_only() -> None:
     assert max(advantages(rewards, normalise=True)) > 0.8
 
 
+@settings(deadline=None)
 @given(REWARDS, st.booleans(), st.floats(-5, 5))
 def test_a_group_sums_to_zero_and_has_no_origin(rewards: list[float], normalise: bool, shift: float) -> None:
     found = advantages(rewards, normalise=normalise)

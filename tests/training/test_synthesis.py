@@ -7,13 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from random import Random
 
-import msgspec
 import pytest
 
-from asyncthink.errors import UsageError
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Return
 from asyncthink.protocol.parser import parse_worker
@@ -25,11 +22,9 @@ from asyncthink.training.structures import Step, Structure
 from asyncthink.training.synthesis import (
     FEWEST,
     LOST,
-    Example,
     Piece,
     guess_example,
     organizer_example,
-    read_examples,
     worker_example,
 )
 from tests.tasks.countdown_arithmetic import form, random_problem, said, value
@@ -351,7 +346,7 @@ def test_a_small_organizer_worked_by_hand() -> None:
     pieces = organizer_example(EXAMPLE, 3, random).pieces
     assert [(piece.text, piece.trained) for piece in pieces] == [
         (" ?<FORK-1> 2 7 | 3 5 > 28</FORK-1>\n ?<FORK-2> 2 5 | 3 7 > 28</FORK-2>\n<JOIN-2>", True),
-        (" ( 2 + 5 ) + ( 3 * 7 ) ; ( 2 + 5 ) * ( 7 - 3 )</JOIN-2>", False),
+        (" 2 + 5 + 3 * 7 ; ( 2 + 5 ) * ( 7 - 3 )</JOIN-2>", False),
         (
             "\n [ : 2 3 | 5 7 > 28\n"
             " 2 + 3 = 5 | 5 7 : + 23 _- 33 _/ 140\n"
@@ -369,12 +364,12 @@ def test_a_small_organizer_worked_by_hand() -> None:
             " 2 | 3 5 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
             " 3 | 2 5 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
             " 5 | 2 3 : - 1 ( 3 - 2 ) _- 9 _/ 20\n"
-            " = 2 + ( 5 - 3 ) ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2 ]\n"
+            " = 2 + 5 - 3 ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2 ]\n"
             "<ANSWER>\n"
-            " ( 2 + 5 ) + ( 3 * 7 )\n"
+            " 2 + 5 + 3 * 7\n"
             " ( 2 + 5 ) * ( 7 - 3 )\n"
-            " 7 * ( 2 + ( 5 - 3 ) )\n"
-            " 7 * ( 2 * ( 5 - 3 ) )\n"
+            " 7 * ( 2 + 5 - 3 )\n"
+            " 7 * 2 * ( 5 - 3 )\n"
             "</ANSWER>",
             True,
         ),
@@ -405,53 +400,3 @@ def test_a_small_worker_worked_by_hand() -> None:
     example = worker_example(two, Random(0))
     assert example.query == " 4 6 > 24"
     assert example.pieces == (Piece(text=" 4 6 : ( 4 * 6 )\n<RETURN> 4 * 6</RETURN>", trained=True),)
-
-
-# Examples in a file
-
-
-def test_examples_are_read_back(tmp_path: Path) -> None:
-    examples = [
-        organizer_example(EXAMPLE, 3, Random(1)),
-        worker_example(Asked(SUDOKU, GRID), Random(2)),
-        Example(
-            role="worker", query='"\\\n\u2028é\x85', capacity=1, pieces=(Piece(text="\x0b", trained=True),)
-        ),
-    ]
-    file = tmp_path / "examples.jsonl"
-    file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in examples))
-    assert read_examples(str(file)) == examples
-
-
-GOOD = msgspec.json.encode(Example(role="worker", query="q", capacity=1, pieces=())) + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"", "holds no example"),
-        (GOOD + b"{\n", "line 2: "),
-        (GOOD + b"[]\n", "line 2: "),
-        (
-            GOOD + b'{"role": "worker", "query": "q", "capacity": 1}\n',
-            "line 2: Object missing required field `pieces`",
-        ),
-        (GOOD.replace(b'"q"', b"7"), "line 1: Expected `str`, got `int` - at `$.query`"),
-        (GOOD.replace(b"[]", b'[{"text": "x"}]'), "line 1: Object missing required field `trained`"),
-        (b"\xff\n", "cannot be read"),
-    ],
-)
-def test_a_file_that_holds_something_else_is_told_in_one_line(
-    tmp_path: Path, content: bytes, told: str
-) -> None:
-    file = tmp_path / "examples.jsonl"
-    file.write_bytes(content)
-    with pytest.raises(UsageError) as caught:
-        read_examples(str(file))
-    assert str(file) in str(caught.value) and told in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.jsonl"):
-        with pytest.raises(UsageError, match="cannot be read"):
-            read_examples(str(path))

@@ -64,7 +64,9 @@ def rl_command(
 @train_app.command("report")
 @one_line_errors
 def report_command(
-    runs: Annotated[list[str], typer.Argument(help="Run directories, several to compare them.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Run directories, several to compare them.")
+    ],
     output: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -27,6 +27,8 @@ AVERAGED = 10
 """Steps that the second row of figures is the mean of."""
 PACED = 50
 """Steps that the time left is estimated from."""
+WIDE = 80
+"""Columns of a terminal from which on figures stand side by side."""
 PLAIN_SECONDS = 30.0
 """Seconds between plain lines of fine-tuning, whose steps are short."""
 RL_REPORT, SFT_REPORT = 10, 100
@@ -90,17 +92,26 @@ class Display:
         self._label = ""
         self._steps: deque[Sequence[float]] = deque(maxlen=AVERAGED)
 
-    def __rich__(self) -> RenderableType:
-        if not self._steps:
-            return self.bars
-        grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        for name in ("", *self._names):
-            grid.add_column(name, justify="right" if name else "left")
-        grid.add_row(self._label, *self._written(self._steps[-1]))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.bars
+        if self._steps:
+            yield self._figures(options.max_width >= WIDE)
+
+    def _figures(self, wide: bool) -> Table:
+        """Return the figures below their names, or beside them where there is little room."""
+        rows = [[self._label, *self._written(self._steps[-1])]]
         if len(self._steps) > 1:
             means = [fmean(column) for column in zip(*self._steps, strict=True)]
-            grid.add_row(f"mean of {len(self._steps)}", *self._written(means))
-        return Group(self.bars, grid)
+            rows.append([f"mean of {len(self._steps)}", *self._written(means)])
+        heads = ["", *(name.replace(" ", "\n") if wide else name for name in self._names)]
+        if not wide:
+            heads, *rows = map(list, zip(heads, *rows, strict=True))
+        grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for place, head in enumerate(heads):
+            grid.add_column(head, justify="right" if place else "left", vertical="bottom")
+        for row in rows:
+            grid.add_row(*row)
+        return grid
 
     def _written(self, values: Sequence[float]) -> list[str]:
         return [form.format(value) for form, value in zip(self._formats, values, strict=True)]
@@ -240,7 +251,7 @@ class SFTProgress:
         """One more step is done."""
         self._pace.add(step.tokens)
         left = self._pace.left()
-        far = f"{step.tokens / step.total_tokens:.1%}"
+        far = f"{min(1.0, step.tokens / step.total_tokens):.1%}"  # the last batch may go beyond it
         self.display.bars.update(self._tokens, completed=step.tokens, shown=f"{far}  {left}")
         self.display.add(f"step {step.step:,}", [read(step) for read, _ in SFT_FIGURES.values()])
         self._untold = self.display.line(f"step {step.step:,}  {far}", left)

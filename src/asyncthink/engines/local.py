@@ -98,7 +98,7 @@ class LocalEngine:
         """How many lanes share the machine now."""
         return sum(bool(lane.episodes) for lane in self._lanes)
 
-    def _lane(self, episode: str) -> Running:
+    def lane(self, episode: str) -> Running:
         """Return the lane that an episode is in, for a new one the emptiest."""
         return next(
             (lane for lane in self.lanes if lane.episodes[episode]),
@@ -109,9 +109,7 @@ class LocalEngine:
         self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
     ) -> LocalSession:
         """Begin a context; its session is awake."""
-        lane = self._lane(episode)
-        prompt = lane.prompts.build(messages, role=role, capacity=capacity)
-        return LocalSession(lane, prompt, (episode, path))
+        return self.lane(episode).open(messages, role=role, episode=episode, path=path, capacity=capacity)
 
 
 class Running:
@@ -125,12 +123,23 @@ class Running:
         self.token_bytes = TokenBytes(checkpoint.tokenizer)
         self.eos = frozenset(checkpoint.eos)
         self.limit = checkpoint.model.config.max_position_embeddings
-        self.lockstep = Lockstep(self._step)
+        self.lockstep = Lockstep(self.step)
         self._limiter = CapacityLimiter(1)
 
-    async def _step(self, members: Sequence[object]) -> None:
-        """Answer the requests of a tick; those that were answered before are left alone."""
-        requests = [each.request for each in members if isinstance(each, LocalSession) and each.request]
+    def open(
+        self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
+    ) -> LocalSession:
+        """Begin a context; its session is awake."""
+        prompt = self.prompts.build(messages, role=role, capacity=capacity)
+        return LocalSession(self, prompt, (episode, path))
+
+    async def step(self, members: Sequence[object]) -> None:
+        """Answer the requests of a tick that are this lane's; those that were answered before are left alone."""
+        requests = [
+            each.request
+            for each in members
+            if isinstance(each, LocalSession) and each.running is self and each.request
+        ]
         with CancelScope(shield=True):
             await to_thread.run_sync(self.batch.step, requests, limiter=self._limiter)
 

@@ -1,4 +1,4 @@
-"""Engines by name: `embedded`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`."""
+"""Engines by name: `embedded`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`, `pair:ORGANIZER,WORKER`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncthink.extras import require
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 """The checkpoint folder that ships with the package."""
-FORMS = ("embedded", "hf:FOLDER", "openai:MODEL", "scripted:FILE")
+FORMS = ("embedded", "hf:FOLDER", "openai:MODEL", "scripted:FILE", "pair:ORGANIZER,WORKER")
 
 
 def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
@@ -39,11 +39,18 @@ def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
         from asyncthink.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(Path(rest))
-    folder = folder_of(name)
+    names = rest.split(",") if kind == "pair" and colon else [name]
+    folders = [folder_of(each) for each in names]
     require("local", f"the model {name!r}")
     from asyncthink.engines.local import LocalEngine
+    from asyncthink.engines.pair import PairEngine
 
-    return LocalEngine(folder, name=name)
+    engines = [LocalEngine(folder, name=each) for folder, each in zip(folders, names, strict=True)]
+    if len(engines) == 1:
+        return engines[0]
+    if len(engines) > 2:
+        raise UsageError(f"a pair is of two models, as in pair:embedded,hf:FOLDER, not {name!r}")
+    return PairEngine(*engines, name=name)
 
 
 def folder_of(name: str) -> Path:

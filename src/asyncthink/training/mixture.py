@@ -106,6 +106,7 @@ class Mixture:
             structure=data.structure,
             own_thinking=data.own_thinking,
             most_parts=data.most_parts,
+            most_ticks=data.most_ticks,
         )
 
 

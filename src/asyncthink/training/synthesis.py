@@ -12,8 +12,10 @@ opens a search of its own, the others are `<JOIN-1>` and `<ANSWER>`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +31,10 @@ from asyncthink.training.structures import Shape, Step, Structure
 LOST = 0.01
 """Share of joins at which the worker is taken to have failed, so that the model has seen it happen."""
 FEWEST = 4
-"""An organizer looks at so many parts before it gives up, if there are as many."""
+"""An organizer looks at so many parts before it gives up, if there are as many and time allows."""
+OVERHEAD = 10
+"""Ticks of the tags and line ends around a part and the answer."""
+_TOKEN = re.compile(r"</?[A-Z]+(?:-[0-9]+)?>|[0-9]+|[A-Za-z]+|_[-/]|\n|[^\s]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +67,7 @@ def worker_example(asked: Asked, random: Random) -> Example:
 
 @dataclass(slots=True)
 class _Writer:
-    """An organizer's trace under construction."""
+    """An organizer's trace under construction, on the virtual clock."""
 
     divider: Divider[Any]
     harvest: Harvest
@@ -70,32 +75,54 @@ class _Writer:
     written: list[str] = field(default_factory=list[str])
     open_forks: dict[int, SubQuery] = field(default_factory=dict[int, SubQuery])
     forks: int = 0
+    tick: int = 0
+    ends: dict[int, int] = field(default_factory=dict[int, int])
+    """Fork -> the tick in which its worker is done."""
+
+    def fits(self, part: SubQuery, tick: float) -> bool:
+        """Whether a part that is begun now can be done, and answered, by that tick."""
+        text, found = self.divider.search(part)
+        both = n_ticks(part.before + part.query + text + found) + OVERHEAD
+        return self.tick + both + n_ticks(self.harvest.answer()) <= tick
 
     def think(self, part: SubQuery) -> None:
         text, found = self.divider.search(part)
-        self.written.append(f" [{part.prefix} :{part.query}\n{text} ={found} ]\n")
+        self._write(f" [{part.prefix} :{part.query}\n{text} ={found} ]\n")
         self.harvest.add(part, found)
 
     def fork(self, part: SubQuery) -> None:
         self.forks += 1
         self.open_forks[self.forks] = part
-        self.written.append(f"{part.before}{tags.fork(self.forks, part.query)}\n")
+        self._write(f"{part.before}{tags.fork(self.forks, part.query)}\n")
+        text, found = self.divider.search(part)
+        self.ends[self.forks] = self.tick + n_ticks(text + tags.returned(found))
 
     def join(self, index: int, *, lost: bool) -> None:
         part = self.open_forks.pop(index)
         found = None if lost else self.divider.search(part)[1]
-        self.written.append(tags.join(index))
+        self._write(tags.join(index))
         self._end_piece()
+        self.tick = max(self.tick, self.ends[index])
         self.pieces.append(Piece(text=tags.joined(index, found or tags.NO_RESULT), trained=False))
-        self.written = ["\n"]
+        self._write("\n")
         self.harvest.add(part, found)
 
     def answer(self) -> None:
-        self.written.append(tags.answer(self.harvest.answer()))
+        self._write(tags.answer(self.harvest.answer()))
         self._end_piece()
+
+    def _write(self, text: str) -> None:
+        self.written.append(text)
+        self.tick += n_ticks(text)
 
     def _end_piece(self) -> None:
         self.pieces.append(Piece(text="".join(self.written), trained=True))
+        self.written = []
+
+
+def n_ticks(text: str) -> int:
+    """Return the ticks that a text costs the models made here, whose tokens are numbers, words, signs and tags."""
+    return len(_TOKEN.findall(text))
 
 
 def organizer_example(
@@ -106,18 +133,24 @@ def organizer_example(
     structure: Structure = Structure.RANDOM,
     own_thinking: float = 0.25,
     most_parts: int = 20,
+    most_ticks: int | None = None,
 ) -> Example:
     """Return an organizer's trace with a random legal structure of at most capacity-1 open forks.
 
-    It stops when enough is known, or after a random number of parts, `most_parts` at most.
+    It stops when enough is known, or after a random number of parts, `most_parts` at most, or when no other part
+    would be done by a random tick between half and all of `most_ticks`.
     """
     divider = DIVIDERS[asked.task.name]
     writer = _Writer(divider, divider.harvest(asked.problem))
     parts = list(divider.parts(asked.problem))
     random.shuffle(parts)
     parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.5, 1.2))), most_parts)]
+    until = inf if most_ticks is None else most_ticks * random.uniform(0.5, 1)
     shape = Shape.draw(structure, capacity, random, own_thinking)
     while not writer.harvest.done and (parts or writer.open_forks):
+        if parts and not writer.fits(parts[-1], until):
+            parts = []
+            continue
         match shape.next(random, waiting=bool(parts), at_work=len(writer.open_forks)):
             case Step.FORK:
                 writer.fork(parts.pop())

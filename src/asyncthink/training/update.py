@@ -110,7 +110,7 @@ class Updater:
             loss.backward()
             total += loss.item()
             gap = logprobs.detach() - sampler
-            kl += (gap.exp() - 1 - gap).sum().item()
+            kl += (gap.expm1() - gap).sum().item()
             clipped += n_clipped(logprobs.detach(), before, advantage, self.loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.update.max_norm).item()
         self.optimizers.step(scale)

@@ -128,7 +128,7 @@ def draw(title: str, told: str, across: str, curves: Sequence[Drawn], *, log: bo
     """
     points = [point for each in curves for point in (*each.curve.points, *each.curve.means)]
     ups = [up for _, up in points if drawable(up)]
-    y = log_axis(ups, BASE, TOP) if log else axis(ups, BASE, TOP, 5, room=ROOM)
+    y = log_axis(ups, BASE, TOP) if log else axis(ups, BASE, TOP, 6, room=ROOM)
     left = 20 + LETTER * max((len(text) for _, text in y.ticks), default=1)
     overs = [over for over, _ in points]
     x = axis(overs, left, RIGHT, 6, whole=all(over == int(over) for over in overs))

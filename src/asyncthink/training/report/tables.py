@@ -108,7 +108,9 @@ def differing(runs: Sequence[Run]) -> Table | None:
     told = [name for name in names if len({each.get(name, NOTHING) for each in flat}) > 1]
     if not told:
         return None
-    columns: list[tuple[str, Sequence[Cell | str]]] = [("setting", told)]
+    columns: list[tuple[str, Sequence[Cell | str]]] = [
+        ("setting", [head(name, SETTING_CELLS) for name in told])
+    ]
     columns += [
         (run.name, [head(each.get(name, NOTHING), SETTING_CELLS) for name in told])
         for run, each in zip(runs, flat, strict=True)
@@ -134,7 +136,9 @@ def format_errors(runs: Sequence[Run]) -> Table | None:
     names = sorted({name for _, first, last in counts for name in (*first, *last)})
     if not names:
         return None
-    columns: list[tuple[str, Sequence[Cell | str]]] = [("format error", names)]
+    columns: list[tuple[str, Sequence[Cell | str]]] = [
+        ("format error", [head(name, SETTING_CELLS) for name in names])
+    ]
     for run, first, last in counts:
         whose = f"{run.name}, " if len(runs) > 1 else ""
         columns.append((f"{whose}first {WINDOW} steps", [f"{first.get(name, 0):,}" for name in names]))
