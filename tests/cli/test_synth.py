@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 
 from asyncthink.cli.main import app
 from asyncthink.training.synthesis import read_examples
-from asyncthink.training.teacher_prompts import messages
-from asyncthink.training.teacher_prompts.question import Settings, plan_of, train_problem
-from asyncthink.training.teacher_prompts.reply import Drop, moves_of
+from asyncthink.training.teacher.prompts import messages
+from asyncthink.training.teacher.question import Settings, plan_of, train_problem
+from asyncthink.training.teacher.reply import Drop, moves_of
 
 COMMAND = [sys.executable, "-c", "from asyncthink.cli.main import run; run()", "synth"]
 SETTINGS = Settings(model="openai:scripted", task="vertex_cover", capacity=3, seed=5, max_forks=3)

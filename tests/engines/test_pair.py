@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from engines.engine_worlds import begin, write_checkpoint
 
 from asyncthink.engines.base import Engine
 from asyncthink.engines.local import LocalEngine
@@ -15,7 +16,6 @@ from asyncthink.episodes.record import Episode
 from asyncthink.errors import UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
-from engines.engine_worlds import begin, write_checkpoint
 
 QUERY = "Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28."
 

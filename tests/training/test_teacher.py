@@ -35,7 +35,10 @@ from asyncthink.training.structures import (
     likeness,
 )
 from asyncthink.training.synthesis import Example, Piece, read_examples
-from asyncthink.training.teacher import (
+from asyncthink.training.teacher.prompts import messages, worked_examples
+from asyncthink.training.teacher.question import Settings, plan_of, train_problem
+from asyncthink.training.teacher.reply import LONGEST_REPLY, Drop, Dropped, Kept, judge, moves_of
+from asyncthink.training.teacher.traces import (
     MAX_FAILURES,
     Entry,
     Program,
@@ -45,9 +48,6 @@ from asyncthink.training.teacher import (
     Traces,
     synthesize,
 )
-from asyncthink.training.teacher_prompts import messages, worked_examples
-from asyncthink.training.teacher_prompts.question import Settings, plan_of, train_problem
-from asyncthink.training.teacher_prompts.reply import LONGEST_REPLY, Drop, Dropped, Kept, judge, moves_of
 
 QUERY = "What is 7 * 6 + 5 * 4?"
 GOOD = """\

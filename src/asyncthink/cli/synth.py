@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncthink.engines.base import Engine
-    from asyncthink.training.teacher import Source, Traces
-    from asyncthink.training.teacher_prompts.question import Settings
+    from asyncthink.training.teacher.question import Settings
+    from asyncthink.training.teacher.traces import Source, Traces
 
 NOTHING_KEPT, ENGINE = 3, 4
 PROGRAM = "program"
@@ -71,8 +71,8 @@ def synth_command(
     Given again after a kill, the same command goes on; with a larger --limit it makes more.
     """
     from asyncthink.tasks import get_task
-    from asyncthink.training.teacher import Program, Teacher, Traces
-    from asyncthink.training.teacher_prompts.question import Settings
+    from asyncthink.training.teacher.question import Settings
+    from asyncthink.training.teacher.traces import Program, Teacher, Traces
 
     if not model:
         raise UsageError("there is no teacher: --model openai:NAME, or --model program")
@@ -129,7 +129,7 @@ def _make(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from asyncthink.cli.notes import told_to
-    from asyncthink.training.teacher import synthesize
+    from asyncthink.training.teacher.traces import synthesize
 
     done = sum(index < limit for index in traces.done)
     if done == limit:

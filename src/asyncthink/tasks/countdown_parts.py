@@ -74,7 +74,7 @@ def peels(value: int, target: int) -> tuple[tuple[str, int], ...]:
 
 
 def combined(operator: str, value: str, rest: str) -> str:
-    """Return the expression that a peel stands for; `value` and `rest` are spelled out."""
+    """Return the expression that a peel stands for; `value` and `rest` are written out."""
     before, after = wrapping(operator, value)
     return before + rest + after
 
@@ -108,13 +108,13 @@ def search(query: str) -> tuple[str, list[str]]:
         heads = [(f" {of[p]}", f" {of[p]}", of[p], others(of, p)) for p in places]
     lines: list[str] = []
     forms: dict[Form, str] = {}
-    for head, spelled, value, (b, c) in heads:
+    for head, written, value, (b, c) in heads:
         line = f"{head} | {b} {c} :"
         for operator, rest in peels(value, goal):
             line += f" {operator} {rest}"
             for hit in pair_reaching(b, c, rest):
                 line += f" ({hit} )"
-                keep(forms, combined(operator, spelled, hit))
+                keep(forms, combined(operator, written, hit))
         lines.append(line + "\n")
     return "".join(lines), list(forms.values())[:RETURNED]
 

@@ -1,7 +1,7 @@
 """Cold-start traces by a teacher, a strong model, or by a program: how they are made, counted and kept.
 
 A teacher that is left alone writes two shapes only (arXiv 2510.26658), so the order of forks and joins is drawn at
-random and stands in its prompt (`teacher_prompts`). Its replies go through a filter (`teacher_prompts.reply`). Whether
+random and stands in its prompt (`prompts.py`). Its replies go through a filter (`reply.py`). Whether
 an answer is right is recorded, and decides nothing.
 
     traces.jsonl          the examples, one a line, in the order of the questions
@@ -30,9 +30,9 @@ from asyncthink.runtime.fanout import each
 from asyncthink.tasks import DIVIDERS
 from asyncthink.training.structures import Moves, StructureCounts
 from asyncthink.training.synthesis import Example, organizer_example, worker_example
-from asyncthink.training.teacher_prompts import messages
-from asyncthink.training.teacher_prompts.question import Settings, plan_of, random_of, train_problem
-from asyncthink.training.teacher_prompts.reply import Drop, Dropped, Kept, judge, moves_of
+from asyncthink.training.teacher.prompts import messages
+from asyncthink.training.teacher.question import Settings, plan_of, random_of, train_problem
+from asyncthink.training.teacher.reply import Drop, Dropped, Kept, judge, moves_of
 
 LOG, REPORT = ".log.jsonl", ".report.json"
 """What the names of the other files end in."""

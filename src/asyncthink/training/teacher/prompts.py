@@ -1,4 +1,4 @@
-"""What a teacher is told that writes cold-start traces; the texts and the worked examples stand in teacher.toml.
+"""What a teacher is told that writes cold-start traces; the texts and the worked examples stand in prompts.toml.
 
 A reply holds sections, each under a heading: the parts, a trace for each worker, the organizer's trace. The workers
 come first, so that what a join shows was worked out before.
@@ -19,7 +19,7 @@ from asyncthink.engines.base import Message
 from asyncthink.protocol import tags
 from asyncthink.training.structures import Moves
 
-FILE = Path(__file__).parent / "teacher.toml"
+FILE = Path(__file__).parent / "prompts.toml"
 PARTS, WORKER, ORGANIZER = "PARTS", "WORKER", "ORGANIZER"
 """Names of the sections; a worker's is followed by its number."""
 

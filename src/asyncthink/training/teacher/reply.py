@@ -18,7 +18,7 @@ from asyncthink.protocol.parser import OrganizerParser, parse_organizer, parse_w
 from asyncthink.protocol.rules import Rules
 from asyncthink.training.structures import Moves
 from asyncthink.training.synthesis import Example, Piece
-from asyncthink.training.teacher_prompts import ORGANIZER, PARTS, WORKER
+from asyncthink.training.teacher.prompts import ORGANIZER, PARTS, WORKER
 
 LONGEST = 20_000
 """Characters of one trace; a longer one fits into no context that it could be trained in."""

@@ -1,0 +1,249 @@
+"""Whatever kills a training, however often: the same weights to the last bit, no problem skipped or repeated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import pytest
+import safetensors.torch
+import torch
+
+import asyncthink
+from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.training.owpo import StepMetrics, Watcher, train_rl
+from asyncthink.training.rl_recipe import load_rl_recipe
+
+from .rl_cases import metrics_of, tiny, weights, write_chain, write_recipe
+
+SOURCE = str(Path(asyncthink.__file__).parents[1])
+COMMAND = """
+import sys
+from asyncthink.training.owpo import train_rl
+from asyncthink.training.rl_recipe import load_rl_recipe
+train_rl(load_rl_recipe(sys.argv[1]))
+"""
+TIMES = ("seconds", "rollout_seconds", "update_seconds", "tokens_per_second")
+"""What differs from run to run."""
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"hf:{write_chain(tmp_path_factory.mktemp('chain'))}"
+
+
+def timeless(output: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics_of(output)]
+
+
+def hold_equal(output: Path, whole: Path, *, problems: int = 2) -> None:
+    """Hold an interrupted run to one that was not."""
+    found = timeless(output)
+    assert found == timeless(whole)
+    steps = len(found)
+    assert [line["step"] for line in found] == list(range(1, steps + 1))
+    used = [number for line in found for number in range(*line["problems"])]
+    assert used == list(range(steps * problems)), "each once"
+    assert weights(output / "checkpoint") == weights(whole / "checkpoint")
+    for one in (whole / "checkpoints").glob("*"):
+        assert weights(output / "checkpoints" / one.name) == weights(one)
+        load_checkpoint(output / "checkpoints" / one.name)
+    assert not list(output.glob("*.tmp"))
+    times = [line["seconds"] for line in metrics_of(output)]
+    assert times == sorted(times)
+
+
+# Killed with SIGKILL, at any moment
+
+
+def start(recipe: Path) -> subprocess.Popen[bytes]:
+    """Give the command, the same each time."""
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-W", "error", "-c", COMMAND, str(recipe)]
+    return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE)
+
+
+def finish(recipe: Path) -> Path:
+    process = start(recipe)
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said.decode()[-3000:]
+    return recipe.parent / "run"
+
+
+def kill(recipe: Path, at: int, share: float) -> None:
+    """Kill in the step behind the one at which so many lines are written, `share` of a step later."""
+    process = start(recipe)
+    output = recipe.parent / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    seen: list[float] = []
+    with cast("Any", process.stderr):
+        # A moment in another process is what is waited for.
+        while len(seen) <= at and time.monotonic() < deadline:
+            lines = len(output.read_text().splitlines()) if output.exists() else 0
+            seen += [time.monotonic()] * (lines - len(seen))
+            assert process.poll() is None, process.communicate()[1].decode()[-3000:]
+            if lines >= at:
+                break
+            time.sleep(0.002)
+        length = seen[-1] - seen[-2] if len(seen) > 1 else 0.1
+        time.sleep(share * max(length, 0.02))
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was still at work"
+
+
+def killed_and_whole(folder: Path, model: str, kills: int, seed: int, **settings: str) -> None:
+    """Run once whole and once killed so many times, at steps early enough that 20 follow the last."""
+    recipes = [write_recipe(folder / name, model, **settings) for name in ("whole", "killed")]
+    whole = finish(recipes[0])
+    steps, random = len(metrics_of(whole)), Random(seed)
+    assert steps >= 22
+    moments = sorted(random.sample(range(1, steps - 20), kills))
+    for at in moments:
+        kill(recipes[1], at, random.uniform(0, 1.2))
+    output = finish(recipes[1])
+    losses = [[line["loss"] for line in metrics_of(one)[moments[-1] :]] for one in (output, whole)]
+    assert losses[0] == losses[1] and len(losses[0]) >= 20 and len(set(losses[0])) > 10
+    hold_equal(output, whole)
+
+
+def test_killed_twice(tmp_path: Path, chain: str) -> None:
+    """Two lanes: their threads take turns as they like."""
+    killed_and_whole(tmp_path, chain, 2, 1, steps="25", threads="2", checkpoint_every="10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_killed_ten_times_on_the_embedded_model(tmp_path: Path, threads: str) -> None:
+    changes = {
+        "max_critical_path": "150",
+        "episodes": "6",
+        "problems": "2",
+        "updates": "2",
+        "save_every": "2",
+        "capacity": "4",
+        "checkpoint_every": "7",
+        # Pays more the more there is to do at once, so that there is a gradient without a right answer.
+        "pooled": "false\nformat_error = 0.1\nleverage = 0.3",
+    }
+    killed_and_whole(tmp_path, "embedded", 10, 2, steps="45", threads=threads, **changes)
+
+
+# Killed at every point of a step, and in the middle of every write
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(Watcher):
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, metrics: StepMetrics) -> None:
+        if metrics.step == self.at:
+            raise Killed
+
+
+@pytest.mark.parametrize("save_every", ["1", "2", "3"])
+def test_every_step_is_a_good_one_to_be_killed_behind(tmp_path: Path, chain: str, save_every: str) -> None:
+    steps = {"steps": "5", "episodes": "2", "max_critical_path": "20"}
+    whole = tiny(tmp_path / "whole", chain, **steps)
+    train_rl(whole)
+    for at in range(1, 6):
+        recipe = tiny(tmp_path / str(at), chain, save_every=save_every, **steps)
+        for kill_at in (at, min(at + 1, 5)):
+            with pytest.raises(Killed):
+                train_rl(recipe, KillAt(kill_at))
+        train_rl(recipe)
+        hold_equal(tmp_path / str(at) / "run", tmp_path / "whole" / "run")
+
+
+class Writes:
+    """Counts what changes the disk, and is killed at one of them: half of what was to be written is there."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.count, self.at = 0, -1
+        self.write_text, self.replace, self.open = Path.write_text, Path.replace, Path.open
+        self.save, self.save_file = torch.save, safetensors.torch.save_file
+        patch.setattr(Path, "write_text", lambda path, text, **rest: self._write_text(path, text, **rest))
+        patch.setattr(Path, "replace", lambda path, target: self._replace(path, target))
+        patch.setattr(
+            Path, "open", lambda path, mode="r", *rest, **more: self._open(path, mode, *rest, **more)
+        )
+        patch.setattr(torch, "save", self._save)
+        patch.setattr(safetensors.torch, "save_file", self._save_file)
+
+    def due(self) -> bool:
+        self.count += 1
+        return self.count - 1 == self.at
+
+    def _write_text(self, path: Path, text: str, **rest: Any) -> int:
+        if self.due():
+            self.write_text(path, text[: len(text) // 2])
+            raise Killed
+        return self.write_text(path, text, **rest)
+
+    def _replace(self, path: Path, target: Path) -> Path:
+        if self.due():
+            raise Killed
+        return self.replace(path, target)
+
+    def _open(self, path: Path, mode: str, *rest: Any, **more: Any) -> Any:
+        if mode == "a" and self.due():
+            with self.open(path, "a") as file:
+                file.write('{"step": 1, "lo')
+            raise Killed
+        return self.open(path, mode, *rest, **more)
+
+    def _save(self, values: Any, path: Path) -> None:
+        self.save(values, path)
+        if self.due():
+            path.write_bytes(path.read_bytes()[:1000])
+            raise Killed
+
+    def _save_file(self, tensors: Any, path: Path, **rest: Any) -> None:
+        self.save_file(tensors, path, **rest)
+        if self.due():
+            path.write_bytes(path.read_bytes()[:1000])
+            raise Killed
+
+
+def test_every_write_is_a_good_one_to_be_killed_in(
+    tmp_path: Path, chain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And again at another one while it resumes."""
+    writes, random = Writes(monkeypatch), Random(4)
+    steps = {
+        "steps": "3",
+        "episodes": "2",
+        "problems": "1",
+        "max_critical_path": "12",
+        "checkpoint_every": "2",
+    }
+
+    def attempt(recipe: Path, at: int) -> Callable[[], object]:
+        settings = load_rl_recipe(str(recipe))
+        writes.count, writes.at = 0, at
+        return lambda: train_rl(settings)
+
+    attempt(write_recipe(tmp_path / "whole", chain, **steps), -1)()
+    total = writes.count
+    assert total > 20
+    kills = 0
+    for at in range(total):
+        recipe = write_recipe(tmp_path / str(at), chain, **steps)
+        for moment in (at, random.randrange(total)):
+            try:
+                attempt(recipe, moment)()
+            except Killed:
+                kills += 1
+        attempt(recipe, -1)()
+        hold_equal(tmp_path / str(at) / "run", tmp_path / "whole" / "run", problems=1)
+    assert kills > total
