@@ -31,7 +31,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -164,10 +164,8 @@ def columns(groups: Sequence[Sequence[Row]]) -> dict[str, list[list[int]]]:
     }
 
 
-def trl_trainer(
-    folder: Path, groups: Sequence[Sequence[Row]], form: str, meter: Meter, *, bfloat16: bool
-) -> Any:
-    """Return a trainer of our rows in one of the three forms."""
+def counted_trainer(groups: Sequence[Sequence[Row]], form: str) -> Any:
+    """Return TRL's trainer as a class that counts padded tokens, and takes our batches in the form `batches`."""
     trl: Any = import_module("trl")
 
     class Counted(trl.SFTTrainer):
@@ -179,30 +177,42 @@ def trl_trainer(
 
     class OurBatches(Counted):
         def get_train_dataloader(self) -> Any:
-            ends = [0]
-            for group in groups:
-                ends.append(ends[-1] + len(group))
+            ends = [0, *accumulate(len(group) for group in groups)]
             places = [list(range(*pair)) for pair in pairwise(ends)]
             loader = torch.utils.data.DataLoader(
                 self.train_dataset, batch_sampler=places, collate_fn=self.data_collator
             )
             return self.accelerator.prepare(loader)
 
+    return OurBatches if form == "batches" else Counted
+
+
+def batch_options(groups: Sequence[Sequence[Row]], form: str, pack: int) -> dict[str, Any]:
+    """Return TRL's settings that make as many steps as we have batches."""
     rows = [row for group in groups for row in group]
-    packed = form == "packed"
-    longest = load_checkpoint(folder / CHECKPOINT).model.config.max_position_embeddings
-    packs = max(1, round(sum(len(row.ids) for row in rows) / longest / len(groups)))
-    config = trl.SFTConfig(
+    if form != "packed":
+        size = round(len(rows) / len(groups))
+        return {"per_device_train_batch_size": size, "train_sampling_strategy": "group_by_length"}
+    packs = sum(len(row.ids) for row in rows) / pack / len(groups)
+    return {
+        "packing": True,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": max(1, round(packs)),
+    }
+
+
+def trl_trainer(
+    folder: Path, groups: Sequence[Sequence[Row]], form: str, meter: Meter, *, bfloat16: bool
+) -> Any:
+    """Return a trainer of our rows in one of the three forms."""
+    longest = our_model(folder).config.max_position_embeddings
+    config = import_module("trl").SFTConfig(
         output_dir=str(folder / "trl"),
         use_cpu=True,
         bf16=bfloat16,
         model_init_kwargs={"dtype": "float32"},
         completion_only_loss=True,
         max_length=longest,
-        packing=packed,
-        per_device_train_batch_size=1 if packed else round(len(rows) / len(groups)),
-        gradient_accumulation_steps=packs if packed else 1,
-        train_sampling_strategy="random" if packed else "group_by_length",
         num_train_epochs=1,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
@@ -215,18 +225,18 @@ def trl_trainer(
         report_to="none",
         disable_tqdm=True,
         seed=0,
+        **batch_options(groups, form, longest),
     )
     ends = StepEnds(meter)
-    trainer = (OurBatches if form == "batches" else Counted)(
+    ends.trainer = counted_trainer(groups, form)(
         model=str(folder / CHECKPOINT),
         args=config,
         train_dataset=import_module("datasets").Dataset.from_dict(columns(groups)),
         processing_class=PreTrainedTokenizerFast.from_pretrained(folder / CHECKPOINT),
         callbacks=[ends],
     )
-    trainer.remove_callback(PrinterCallback)
-    ends.trainer = trainer
-    return trainer
+    ends.trainer.remove_callback(PrinterCallback)
+    return ends.trainer
 
 
 def train_trl(folder: Path, groups: Sequence[Sequence[Row]], form: str, *, bfloat16: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import queue
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -81,20 +81,19 @@ class Setting:
     """The rows in so many equal parts, in order; losses and gradients are added up, as in one optimizer step."""
 
 
-LOSS_TYPES = ("dapo", "bnpo", "grpo", "dr_grpo")
-PLAIN = [Setting(loss_type=name) for name in LOSS_TYPES]
+PLAIN = [Setting(loss_type=name) for name in ("dapo", "bnpo", "grpo", "dr_grpo")]
 ASYNC = Setting(trainer="AsyncGRPOTrainer", loss_type="token mean")
 EVERY = [
     *PLAIN,
-    *[Setting(loss_type=name, importance_mode="token_truncate", importance_max=2.0) for name in LOSS_TYPES],
-    *[Setting(loss_type=name, micro_batches=2) for name in LOSS_TYPES],
+    *[replace(each, importance_mode="token_truncate", importance_max=2.0) for each in PLAIN],
+    *[replace(each, micro_batches=2) for each in PLAIN],
     Setting(epsilon_high=None),
     Setting(delta=2.0),
     Setting(importance_mode="token_mask", importance_max=2.0),
     Setting(importance_mode="sequence_truncate", importance_max=2.0),
     Setting(importance_mode="sequence_mask", importance_max=3.0),
     ASYNC,
-    Setting(trainer="AsyncGRPOTrainer", loss_type="token mean", micro_batches=2),
+    replace(ASYNC, micro_batches=2),
 ]
 
 
@@ -212,8 +211,8 @@ def ids(place: int, row: Row) -> list[int]:
     return [ROW_IDS * (place + 1) + 1 + each for each in range(len(row.trained))]
 
 
-def grpo_trainer(tables: Tables, setting: Setting, output: str) -> Any:
-    """Return a `GRPOTrainer` whose tokens and log-probabilities are given."""
+def given_rows(tables: Tables) -> Any:
+    """Return `GRPOTrainer` as a class whose tokens and log-probabilities are given."""
     trl: Any = import_module("trl")
     rows = tables.rows
 
@@ -232,7 +231,12 @@ def grpo_trainer(tables: Tables, setting: Setting, output: str) -> Any:
                 return tables.old[places], None, None
             return tables.new[places], torch.zeros_like(tables.old[places]), None
 
-    config = trl.GRPOConfig(
+    return GivenRows
+
+
+def grpo_trainer(tables: Tables, setting: Setting, output: str) -> Any:
+    count = len(tables.rows)
+    config = import_module("trl").GRPOConfig(
         output_dir=output,
         use_cpu=True,
         bf16=False,
@@ -244,17 +248,17 @@ def grpo_trainer(tables: Tables, setting: Setting, output: str) -> Any:
         vllm_importance_sampling_mode=setting.importance_mode or "token_truncate",
         vllm_importance_sampling_clip_max=setting.importance_max or 1.0,
         max_completion_length=setting.max_completion_length,
-        per_device_train_batch_size=len(rows) // setting.micro_batches,
+        per_device_train_batch_size=count // setting.micro_batches,
         gradient_accumulation_steps=setting.micro_batches,
         steps_per_generation=setting.micro_batches,
         num_generations=2,
         num_iterations=2,  # so that the old log-probabilities are not taken to be the new ones
     )
-    trainer = GivenRows(
+    trainer = given_rows(tables)(
         model=tiny_model(),
         reward_funcs=no_reward,
         args=config,
-        train_dataset=prompts(len(rows)),
+        train_dataset=prompts(count),
         processing_class=tokenizer(),
     )
     trainer.use_vllm = setting.importance_mode is not None

@@ -1,6 +1,6 @@
 """Copy a trained checkpoint into the package, and its training's last line into docs/results.
 
-python scripts/ship_checkpoint.py runs/embedded
+python scripts/ship_checkpoint.py runs/rl
 """
 
 import json
@@ -34,13 +34,7 @@ def main() -> None:
         shutil.copyfile(source / name, target / name)
     print(f"{target}: {size:,} bytes")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    result = {
-        "command": "asyncthink train sft recipes/embedded.toml",
-        "steps": last["step"],
-        "tokens": last["tokens"],
-        "minutes": round(last["seconds"] / 60, 1),
-        "bytes": size,
-    }
+    result = {"run": run.name, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1), "bytes": size}
     (ROOT / "docs" / "results" / "embedded_training.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -37,7 +37,7 @@ def test_the_wheel_runs_in_another_folder(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert str(site) in result.stderr
     assert json.loads(result.stdout)["score"] > 0
-    recipe = "from asyncthink.training.recipe import load_recipe; load_recipe('recipes/embedded.toml')"
+    recipe = "from asyncthink.training.recipe import load_recipe; load_recipe('recipes/embedded-sft.toml')"
     subprocess.run(
         [sys.executable, "-c", recipe], cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)}, check=True
     )

@@ -183,10 +183,10 @@ def test_a_fine_tuning_tells_its_last_step_and_leaves_a_report() -> None:
     assert line.startswith(
         f"step {last['step']}  100.0%  loss {last['loss']:.3f}  accuracy {share}  tokens/s "
     )
-    assert "Loss, nats a token" in Path("run/report.html").read_text()
+    assert "Loss, nats per token" in Path("run/report.html").read_text()
     shown_again = run("report", "run", "--output", "elsewhere/report")
     assert shown_again.exit_code == 0
-    assert "loss, nats a token" in shown_again.stdout
+    assert "loss, nats per token" in shown_again.stdout
     assert shown_again.stdout.endswith("report: elsewhere/report/report.html\n")
     assert Path("elsewhere/report/report.md").exists() and Path("elsewhere/report/figures/loss.svg").exists()
 

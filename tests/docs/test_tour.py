@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-NAMED, EXECUTED = ("paper.md", "protocol.md", "tour.md"), ("paper.md", "protocol.md")
+NAMED, EXECUTED = (
+    ("paper.md", "protocol.md", "synthesis.md", "tour.md", "training.md"),
+    ("paper.md", "protocol.md"),
+)
 NAME = re.compile(r"\basyncthink(?:\.[A-Za-z_][A-Za-z0-9_]*)+")
 HOP = re.compile(r"^[0-9]+\. (.*(?:\n {2,}.*)*)", re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

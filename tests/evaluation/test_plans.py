@@ -265,15 +265,19 @@ def test_over_perfect_workers_the_oracle_needs_fewer_forks_than_chance() -> None
 
 
 @pytest.mark.parametrize("name", ["countdown", "countdown-paper", "sudoku"])
-@pytest.mark.parametrize("kind", list(Schedule))
-def test_a_plan_over_perfect_workers_solves_what_can_be_divided(name: str, kind: Schedule) -> None:
+def test_a_plan_over_perfect_workers_answers_with_all_that_the_language_can_say(name: str) -> None:
     task, divider = get_task(name), DIVIDERS[name]
-    for index in range(4):
+    for index in range(3):
         problem = task.problem(Split.DEV, 2, index)
-        returned = {part.query: divider.search(part)[1] for part in divider.parts(problem)}
-        made = plan(divider, problem, stage(3, index), kind, Order.RANDOM)
-        answer = drive(made, lambda fork, returned=returned: returned[fork.query])[-1]
-        assert isinstance(answer, Answer) and task.check(problem, answer.text).value == 1.0
+        parts = divider.parts(problem)
+        returned = {part.query: divider.search(part)[1] for part in parts}
+        known = frozenset[object]().union(*(divider.perfect(problem, part) for part in parts))
+        expected = 1.0 if name == "sudoku" else min(len(known), problem.wanted) / problem.wanted
+        assert expected >= 0.75
+        for kind in Schedule:
+            made = plan(divider, problem, stage(3, index), kind, Order.RANDOM)
+            answer = drive(made, lambda fork, returned=returned: returned[fork.query])[-1]
+            assert isinstance(answer, Answer) and task.check(problem, answer.text).value == expected
 
 
 def test_the_oracle_is_greedy_on_countdown() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -12,6 +12,14 @@ from asyncthink.extras import missing, require
 
 PLAIN_WIDTH = 160
 """Columns of a table that goes into a file."""
+Changes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe, such as seed=2 or update.steps=60; repeatable.",
+    ),
+]
 
 train_app = typer.Typer(help="Train a model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,7 +32,8 @@ def train() -> None:
 @train_app.command("sft")
 @one_line_errors
 def sft_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-base.toml.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-sft.toml.")],
+    changes: Changes = None,
 ) -> None:
     """Format fine-tuning: make a model that speaks the protocol."""
     require("local", "training")
@@ -34,7 +43,7 @@ def sft_command(
     from asyncthink.training.recipe import load_recipe
     from asyncthink.training.sft import train_sft
 
-    settings = load_recipe(recipe)
+    settings = load_recipe(recipe, changes or ())
     progress = SFTProgress(Console(stderr=True), settings.output, settings.train.tokens)
     with shown(progress):
         folder = train_sft(settings, progress)
@@ -44,7 +53,8 @@ def sft_command(
 @train_app.command("rl")
 @one_line_errors
 def rl_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file (TOML): see docs/training.md.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-rl.toml.")],
+    changes: Changes = None,
 ) -> None:
     """Organizer-worker policy optimisation: learn to organise from rewards."""
     require("local", "training")
@@ -54,7 +64,7 @@ def rl_command(
     from asyncthink.training.owpo import train_rl
     from asyncthink.training.rl_recipe import load_rl_recipe
 
-    settings = load_rl_recipe(recipe)
+    settings = load_rl_recipe(recipe, changes or ())
     progress = RLProgress(Console(stderr=True), settings.output)
     with shown(progress):
         folder = train_rl(settings, progress)

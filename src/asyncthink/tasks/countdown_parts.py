@@ -54,7 +54,7 @@ def _pair(left: int, right: int) -> tuple[tuple[str, int], ...]:
         (f" {left} * {right}", left * right),
     ]
     for a, b in [(left, right), (right, left)][: 1 if left == right else 2]:
-        if b and a % b == 0:
+        if b > 1 and a % b == 0:  # dividing by 1 is multiplying by it
             made.append((f" {a} / {b}", a // b))
     return tuple((text, value) for text, value in made if 0 <= value <= LARGEST)
 
@@ -135,10 +135,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def candidates(problem: CountdownProblem) -> list[CountdownPart]:
     """Return every legal way to split a problem of two to five numbers, each once."""
-    found: dict[tuple[str, str], CountdownPart] = {}
-    for part in _split(problem.numbers, problem.target, "", ("", "")):
-        found.setdefault((part.prefix, part.query), part)
-    return list(found.values())
+    return list(_split(problem.numbers, problem.target, "", ("", "")))
 
 
 def _split(
@@ -149,13 +146,18 @@ def _split(
     if len(numbers) == 2 or (len(numbers) == 3 and prefix):
         return
     for place, value in enumerate(numbers):
+        if value in numbers[:place]:
+            continue
         for operator, reach in peels(value, target):
             before, after = wrapping(operator, f" {value}")
             inner = (wrap[0] + before, after + wrap[1])
             yield from _split(others(numbers, place), reach, f"{prefix} {value} {operator}", inner)
     if len(numbers) == 4 and not prefix:
         a, b, c, d = numbers
-        for (p, q), (r, s) in (((a, b), (c, d)), ((a, c), (b, d)), ((a, d), (b, c))):
+        pairings: dict[frozenset[tuple[int, ...]], tuple[int, ...]] = {}
+        for p, q, r, s in ((a, b, c, d), (a, c, b, d), (a, d, b, c)):
+            pairings.setdefault(frozenset(tuple(sorted(pair)) for pair in ((p, q), (r, s))), (p, q, r, s))
+        for p, q, r, s in pairings.values():
             yield _part(f" {p} {q} | {r} {s} > {target}", prefix, wrap)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from asyncthink.engines.base import Profile
 from asyncthink.engines.lexicon import Lexicon, render
 from asyncthink.engines.prompting import encode
+from asyncthink.errors import UsageError
 from asyncthink.training.synthesis import Example
 from asyncthink.training.vocabulary import BOS, EOS, build_tokenizer
 
@@ -43,7 +44,15 @@ def new_lexicon() -> Lexicon:
 
 
 def encode_example(lexicon: Lexicon, example: Example) -> Row:
-    """Encode an example behind its prompt, with an end of text; prompts and inserted text are not trained."""
+    """Encode an example behind its prompt, with an end of text; prompts and inserted text are not trained.
+
+    Raises:
+        UsageError: the checkpoint was not made for the protocol.
+    """
+    if example.role not in lexicon.templates or not lexicon.eos:
+        raise UsageError(
+            f"the checkpoint has no template for the role {example.role!r}, or no end-of-text token"
+        )
     prompt = render(lexicon.templates[example.role], query=example.query, capacity=example.capacity)
     ids = [] if lexicon.bos is None else [lexicon.bos]
     ids += encode(lexicon.tokenizer, prompt)

@@ -23,7 +23,7 @@ from statistics import fmean, pstdev
 import anyio
 import torch
 
-from asyncthink.engines.checkpoint import load_checkpoint, save_checkpoint
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.runtime.budget import Limits
@@ -112,23 +112,23 @@ def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     Raises:
         UsageError: the run directory belongs to another recipe or cannot be written, or the model was not made
             for the task.
+        RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again.
     """
-    return anyio.run(_Run(recipe, watcher or Watcher()).go_on)
+    checkpoint = load_checkpoint(folder_of(recipe.start))
+    with RunFolder(recipe.output, recipe.source) as folder:
+        return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint).go_on)
 
 
 class _Run:
     """A run in this process."""
 
-    def __init__(self, recipe: RLRecipe, watcher: Watcher) -> None:
-        self.recipe, self.watcher = recipe, watcher
+    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder, checkpoint: Checkpoint) -> None:
+        self.recipe, self.watcher, self.folder, self.checkpoint = recipe, watcher, folder, checkpoint
         update, rollout = recipe.update, recipe.rollout
         torch.set_num_threads(update.threads)
-        folder = folder_of(recipe.start)
-        self.checkpoint = load_checkpoint(folder)
-        self.model = self.checkpoint.model.train().requires_grad_(True)
-        self.folder = RunFolder(recipe.output, recipe.source)
+        self.model = checkpoint.model.train().requires_grad_(True)
         self.optimizers = Optimizers(
             self.model,
             optimizer="adamw",
@@ -144,7 +144,12 @@ class _Run:
         self.updater = Updater(self.model, self.optimizers, recipe.loss, update)
         # One thread a lane: what a lane computes then depends on its own episodes alone, and repeats bit for bit.
         engine = LocalEngine(
-            folder, name=recipe.start, device="cpu", threads=1, lanes=update.threads, loaded=self.checkpoint
+            folder_of(recipe.start),
+            name=recipe.start,
+            device="cpu",
+            threads=1,
+            lanes=update.threads,
+            loaded=checkpoint,
         )
         self.organization = Organization(
             engine,

@@ -14,7 +14,7 @@ from asyncthink.settings import changed, convert, dump, find_recipe, parse
 from asyncthink.training.structures import Structure
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
-Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Shares: TypeAlias = Annotated[
     dict[Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,3}$")], Share], msgspec.Meta(min_length=1)
 ]
@@ -64,7 +64,7 @@ class DataRecipe:
     capacities: Shares = field(default_factory=lambda: {"4": 1.0})
     """Agent pool capacity stated in the prompt; a worker's states none."""
     structure: Structure = Structure.RANDOM
-    own_thinking: float = 0.25
+    own_thinking: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.25
     """A random structure's inclination to think is drawn between 0 and this, beside 0.5 to 1 to fork and
     0.1 to 0.6 to join."""
     most_parts: Count = 20
@@ -109,16 +109,16 @@ class Recipe:
     model: ModelRecipe | None = None
     """Made from nothing; or `start` names where to go on from."""
     start: str | None = None
-    """A checkpoint folder, or `embedded`."""
+    """`hf:FOLDER` or `embedded`."""
     data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
     output: str
     """Run directory, relative to the working directory."""
     seed: int = 0
     """Of the initial weights, the data and its order."""
-    capacity: Count = 4
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=9999)] = 4
     """What the checkpoint declares as its own."""
-    temperature: float = 1.0
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.0
     """Sampling temperature that the checkpoint declares as its own; 0 is greedy."""
     source: str = field(default="", compare=False)
     """The file's text, kept in the run directory."""

@@ -22,7 +22,7 @@ class RolloutRecipe:
 
     task: str = "countdown"
     method: Literal["asyncthink", "sequential", "parallel"] = "asyncthink"
-    capacity: Count = 4
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=9999)] = 4
     max_critical_path: Count | None = None
     """Cap on T: an episode that reaches it has no answer."""
     max_worker_tokens: Count | None = None

@@ -1,24 +1,28 @@
-"""The folder of a training run: its recipe, its last state, a line of metrics a step."""
+"""The folder of a training run: its recipe, its last state, a line of metrics a step. One process writes it."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
+from asyncthink.episodes import files
 from asyncthink.errors import UsageError
 
 CONFIG, STATE, METRICS, CHECKPOINT = "config.toml", "state.pt", "metrics.jsonl", "checkpoint"
 
 
 class RunFolder:
-    """A run directory that belongs to one recipe.
+    """A run directory that belongs to one recipe; a context manager that holds it for writing.
 
     Raises:
         UsageError: it belongs to another recipe or cannot be written.
+        RecordError: another process is writing it.
     """
 
     def __init__(self, path: str, source: str) -> None:
@@ -28,7 +32,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if config.exists() and config.read_text() != source:
                 raise UsageError(f"{path} holds a run of another recipe: name another output, or remove it")
-            _replace(config, source)
+            self._metrics = files.lock(self.path / METRICS, create=True)
+            with files.closed_on_error(self._metrics):
+                files.replace(config, source.encode())
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -38,29 +44,38 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the last state, whole or not at all."""
-        torch.save(dict(state), self.path / "state.tmp")
-        (self.path / "state.tmp").replace(self.path / STATE)
+        """Replace the last state, whole or not at all.
+
+        Raises:
+            RecordError: it cannot be written; the one before is still there.
+        """
+        data = io.BytesIO()
+        torch.save(dict(state), data)
+        with files.told(self.path / STATE):
+            files.replace(self.path / STATE, data.getvalue())
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state, None at the beginning; metrics of later steps are forgotten, for they come again."""
-        if not (self.path / STATE).exists():
-            (self.path / METRICS).unlink(missing_ok=True)
-            return None
-        state: dict[str, Any] = torch.load(self.path / STATE, weights_only=True)
-        steps: int = state["position"]["step"]
-        if (self.path / METRICS).exists():
-            kept = (self.path / METRICS).read_text().splitlines(keepends=True)[:steps]
-            _replace(self.path / METRICS, "".join(kept))
+        state: dict[str, Any] | None = None
+        if (self.path / STATE).exists():
+            state = torch.load(self.path / STATE, weights_only=True)
+        steps: int = state["position"]["step"] if state else 0
+        lines = (self.path / METRICS).read_bytes().splitlines(keepends=True)
+        os.ftruncate(self._metrics, sum(map(len, lines[:steps])))
         return state
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Append one step's metrics."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one step's metrics.
 
+        Raises:
+            RecordError: they cannot be written.
+        """
+        with files.told(self.path / METRICS):
+            files.append(self._metrics, json.dumps(values).encode() + b"\n")
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a kill may come at any moment."""
-    path.with_suffix(".tmp").write_text(text)
-    path.with_suffix(".tmp").replace(path)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Let another process write here."""
+        os.close(self._metrics)

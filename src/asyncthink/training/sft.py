@@ -75,20 +75,28 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
 
     Raises:
         UsageError: the run directory belongs to another recipe or cannot be written, or no trace fits.
+        RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
     """
-    return _Run(recipe, report).go_on()
+    torch.set_num_threads(recipe.train.threads)
+    model, lexicon = _begin(recipe)
+    with RunFolder(recipe.output, recipe.source) as folder:
+        return _Run(recipe, report, folder, model, lexicon).go_on()
 
 
 class _Run:
     """A run in this process."""
 
-    def __init__(self, recipe: Recipe, report: Callable[[Progress], None]) -> None:
-        self.recipe, self.report = recipe, report
-        torch.set_num_threads(recipe.train.threads)
-        self.folder = RunFolder(recipe.output, recipe.source)
-        torch.manual_seed(recipe.seed)
-        self.model, self.lexicon = _begin(recipe)
+    def __init__(
+        self,
+        recipe: Recipe,
+        report: Callable[[Progress], None],
+        folder: RunFolder,
+        model: Llama,
+        lexicon: Lexicon,
+    ) -> None:
+        self.recipe, self.report, self.folder = recipe, report, folder
+        self.model, self.lexicon = model, lexicon
         train = recipe.train
         self.optimizers = Optimizers(
             self.model,
@@ -182,6 +190,7 @@ def _begin(recipe: Recipe) -> tuple[Llama, Lexicon]:
         return loaded.model.train().requires_grad_(True), loaded
     lexicon = new_lexicon()
     assert recipe.model is not None
+    torch.manual_seed(recipe.seed)
     model = Llama(model_config(recipe.model, lexicon))
     for parameter in model.parameters():
         if parameter.ndim == 2:

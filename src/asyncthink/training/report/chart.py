@@ -87,7 +87,7 @@ def axis(
 
 
 def log_axis(values: Iterable[float], begin: float, end: float) -> Axis:
-    """Return an axis on which each step multiplies; values below or at 0 have no place on it."""
+    """Return a logarithmic axis; values below or at 0 have no place on it."""
     found = [value for value in values if value > 0] or [1.0]
     least, most = min(found), max(found)
     powers = range(floor(log10(least)) - 1, ceil(log10(most)) + 2)
@@ -124,7 +124,7 @@ def draw(title: str, told: str, across: str, curves: Sequence[Drawn], *, log: bo
         told: the chart in words, for whoever cannot see it.
         across: what goes from left to right, with its unit.
         curves: the first first.
-        log: upwards each step multiplies.
+        log: the axis upwards is logarithmic.
     """
     points = [point for each in curves for point in (*each.curve.points, *each.curve.means)]
     ups = [up for _, up in points if drawable(up)]

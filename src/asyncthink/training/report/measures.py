@@ -54,7 +54,7 @@ class Chart:
     """How it is read."""
     measures: tuple[Measure, ...]
     log: bool = False
-    """Upwards each step multiplies."""
+    """The axis upwards is logarithmic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +106,11 @@ _RL = Subject(
         ),
         Chart(
             name="organisation",
-            title="Forks and joins an episode",
+            title="Forks and joins per episode",
             note="Workers that an organizer starts and waits for, mean over a step's episodes.",
             measures=(
-                Measure(key="forks", label="forks an episode"),
-                Measure(key="joins", label="joins an episode"),
+                Measure(key="forks", label="forks per episode"),
+                Measure(key="joins", label="joins per episode"),
             ),
         ),
         Chart(
@@ -141,10 +141,10 @@ _RL = Subject(
         ),
         Chart(
             name="kl",
-            title="KL to the sampler, nats a token",
+            title="KL to the sampler, nats per token",
             note="How far the model that learns is from the one that sampled the step's episodes. With one update a "
             "step it is rounding and no more; where it grows, sampler and trainer do not compute the same.",
-            measures=(Measure(key="kl", label="KL to the sampler", unit="nats a token"),),
+            measures=(Measure(key="kl", label="KL to the sampler", unit="nats per token"),),
         ),
         Chart(
             name="gradient_norm",
@@ -154,17 +154,17 @@ _RL = Subject(
         ),
         Chart(
             name="tokens_per_second",
-            title="Decoded tokens a second",
+            title="Decoded tokens per second",
             note="Of all agents, over the whole step: sampling and update.",
-            measures=(Measure(key="tokens_per_second", label="decoded tokens a second"),),
+            measures=(Measure(key="tokens_per_second", label="decoded tokens per second"),),
         ),
         Chart(
             name="seconds",
-            title="Seconds a step",
+            title="Seconds per step",
             note="What sampling the episodes and learning from them take.",
             measures=(
-                Measure(key="rollout_seconds", label="rollout", unit="seconds a step"),
-                Measure(key="update_seconds", label="update", unit="seconds a step"),
+                Measure(key="rollout_seconds", label="rollout", unit="seconds per step"),
+                Measure(key="update_seconds", label="update", unit="seconds per step"),
             ),
         ),
     ),
@@ -181,10 +181,10 @@ _SFT = Subject(
     charts=(
         Chart(
             name="loss",
-            title="Loss, nats a token",
-            note="Cross-entropy over trained tokens: what the model is to write, not what it is given. Upwards each "
-            "line multiplies.",
-            measures=(Measure(key="loss", label="loss", unit="nats a token"),),
+            title="Loss, nats per token",
+            note="Cross-entropy over trained tokens: what the model is to write, not what it is given. The axis "
+            "is logarithmic.",
+            measures=(Measure(key="loss", label="loss", unit="nats per token"),),
             log=True,
         ),
         Chart(
@@ -195,9 +195,9 @@ _SFT = Subject(
         ),
         Chart(
             name="tokens_per_second",
-            title="Tokens a second",
+            title="Tokens per second",
             note="Prompts and inserted text included, padding not.",
-            measures=(Measure(key="tokens_per_second", label="tokens a second"),),
+            measures=(Measure(key="tokens_per_second", label="tokens per second"),),
         ),
     ),
     counted=(),

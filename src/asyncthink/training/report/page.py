@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from asyncthink.evaluation.report.cells import Table, html, markdown, markdown_text
+from asyncthink.evaluation.report.cells import html, markdown, markdown_text
 from asyncthink.evaluation.report.samples import visible
 from asyncthink.training.report.chart import Drawn, draw
 from asyncthink.training.report.curves import WINDOW, curve, ends, reach
@@ -184,19 +184,15 @@ def as_markdown(runs: Sequence[Run], shown: Sequence[Picture]) -> str:
     parts = [f"# {markdown_text(title(runs))}\n"]
     parts += [f"**{markdown_text(loud)}**\n" for loud in _loud(runs)]
     parts.append("".join(f"* {markdown_text(calm)}\n" for calm in _calm(runs)))
-    parts += [_markdown(main), "## Curves\n"]
+    parts += [markdown(main), "## Curves\n"]
     parts += [
         f"![{markdown_text(each.title)}](figures/{each.name}.svg)\n\n{markdown_text(each.note)}\n"
         for each in shown
     ]
-    parts += [_markdown(each) for each in others]
+    parts += [markdown(each) for each in others]
     parts += ["## How it was made\n", _indented(command(runs))]
     parts += [f"{markdown_text(run.name)}:\n\n{_indented(run.config)}" for run in runs]
     return "\n".join(parts)
-
-
-def _markdown(shown: Table) -> str:
-    return markdown(shown)
 
 
 def _indented(text: str) -> str:
