@@ -24,8 +24,8 @@ output = "{output}"
 seed = 5
 
 [rollout]
-capacity = 3
-max_critical_path = 220
+capacity = 4
+max_critical_path = 260
 problems = 2
 episodes = 3
 
@@ -58,7 +58,7 @@ def test_it_is_the_same_algorithm(example: ModuleType, tmp_path: Path) -> None:
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
 
     settings = example.Settings(
-        capacity=3, cap=220, steps=2, problems=2, episodes=3, seed=5, learning_rate=1e-3
+        capacity=4, cap=260, steps=2, problems=2, episodes=3, seed=5, learning_rate=1e-3
     )
     loop = example.Loop(load_checkpoint(EMBEDDED), settings)
     rewards = loop.train()

@@ -63,6 +63,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     draw, step = Sampler.draw, Updater.step
 
     async def drawn(self: Sampler, number: int, done: Callable[[], None]) -> list[list[Rollout]]:
+        assert (self.organization.temperature, self.organization.top_p) == (1.0, 1.0)
         found.drawn.append(await draw(self, number, done))
         return found.drawn[-1]
 

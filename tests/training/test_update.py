@@ -141,26 +141,32 @@ def test_batches_make_no_difference(aggregation: Aggregation, off_policy: bool) 
             torch.testing.assert_close(others[name], gradient, rtol=0, atol=1e-6)
 
 
-def test_the_gradient_is_that_of_the_formula() -> None:
-    """Advantage times log-probability, over all trained tokens of the step and nothing else."""
+@pytest.mark.parametrize("aggregation", list(Aggregation))
+def test_the_gradient_is_that_of_the_formula(aggregation: Aggregation) -> None:
+    """Advantage times log-probability times weight, over all trained tokens of the step and nothing else."""
     model = random_model(VOCABULARY)
     found = random_rows(VOCABULARY, 6)
+    counts = [row.n_trained for row in found]
+    weights = {
+        Aggregation.TOKEN: [1 / sum(counts)] * 6,
+        Aggregation.ROW: [1 / (6 * count) for count in counts],
+        Aggregation.CONSTANT: [1 / (6 * 30)] * 6,
+    }[aggregation]
     shares = [0.5, -1.0, 0.0, 2.0, -0.25, 1.0]
-    updater, watched = trainer(model, batch_tokens=60)
+    updater, watched = trainer(model, LossRecipe(aggregation=aggregation, constant=30), batch_tokens=60)
     updated = updater.step(found, shares, 1.0)
-    count = sum(row.n_trained for row in found)
-    terms = [share * by_hand(model, row).sum() for share, row in zip(shares, found, strict=True)]
-    (-sum(terms, torch.zeros(())) / count).backward()
+    factors = [share * weight for share, weight in zip(shares, weights, strict=True)]
+    terms = [factor * by_hand(model, row).sum() for factor, row in zip(factors, found, strict=True)]
+    (-sum(terms, torch.zeros(()))).backward()
     squares = 0.0
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(watched.gradients[name], parameter.grad, rtol=0, atol=1e-6)
         squares += float(parameter.grad.double().square().sum())
-    assert (updated.rows, updated.tokens) == (6, count)
+    assert (updated.rows, updated.tokens) == (6, sum(counts))
     assert updated.gradient_norm == pytest.approx(squares**0.5, rel=1e-5)
-    assert updated.loss == pytest.approx(
-        -sum(share * row.n_trained for share, row in zip(shares, found, strict=True)) / count, abs=1e-6
-    )
+    expected = -sum(factor * count for factor, count in zip(factors, counts, strict=True))
+    assert updated.loss == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_inserted_stretch_is_context_and_nothing_more() -> None:
