@@ -9,7 +9,7 @@ R_A is the task's score. The concurrency term is not gated by correctness, as in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -17,20 +17,22 @@ from asyncthink.episodes.metrics import Metrics
 from asyncthink.episodes.record import Episode
 from asyncthink.tasks import Asked
 
+Weight: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RewardRecipe:
     """The weights. The paper states none; these are our starting points [D]."""
 
-    concurrency: float = 0.2
+    concurrency: Weight = 0.2
     """lambda: what full concurrency is worth; 0 pays for accuracy and format only."""
     tau: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.85
     """Concurrency above it is not paid, so that it is not sought for itself."""
-    format_error: float = -0.25
+    format_error: Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)] = -0.25
     """R_FE: the reward of an episode with a format error."""
     gated: bool = False
     """Whether R_eta is multiplied by R_A, so that a wrong answer earns nothing by being busy."""
-    leverage: float = 0.0
+    leverage: Weight = 0.0
     """Weight of the share of forks that follow a join: the paper's known negative, which ends in nearly
     sequential thinking."""
     pooled: bool = False

@@ -37,13 +37,13 @@ class UpdateRecipe:
     """How the model follows the gradient."""
 
     steps: Count = 180
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-4
     warmup_steps: Count = 5
     """Steps over which the rate rises linearly; it then stays."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     updates: Count = 1
     """Updates a step, each on a part of its groups; with more than one, ratios leave 1 and clipping begins."""
-    max_norm: float = 1.0
+    max_norm: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 1.0
     """Of the gradient."""
     normalise_advantage: bool = False
     """Divide by the group's standard deviation."""
