@@ -20,7 +20,7 @@ from tests.tasks.countdown_arithmetic import (
     used_in,
 )
 
-LINE = re.compile(r" (?P<head>[^|]+) \| (?P<pair>\d+ \d+) :(?P<claims>.*)\n")
+LINE = re.compile(r" (?P<head>[^|]+) \| (?P<pair>\d+ \d+) =(?P<values>(?: \d+)*) :(?P<claims>.*)\n")
 CLAIM = re.compile(r" (?P<operator>\+|-|_-|\*|/|_/) (?P<rest>\d+)(?P<hits>(?: \([^)]*\))*)")
 
 
@@ -55,6 +55,10 @@ def lines_of(text: str) -> Iterator[Line]:
         claims = list(CLAIM.finditer(parts["claims"]))
         assert "".join(claim[0] for claim in claims) == parts["claims"]
         a, b = map(int, parts["pair"].split())
+        listed = list(map(int, parts["values"].split()))
+        assert listed[:1] == [a + b] and sorted(listed) == sorted(
+            value for value, forms in pair_forms(a, b).items() for _ in forms
+        ), line
         found = tuple(
             (claim["operator"], int(claim["rest"]), tuple(re.findall(r"\([^)]*\)", claim["hits"])))
             for claim in claims
@@ -110,7 +114,9 @@ def test_a_search_of_two_numbers_is_right_and_exhaustive() -> None:
         reached = pair_forms(a, b)
         goal = random.choice([*reached, random.randint(0, LARGEST)])
         text, found = search(f" {a} {b} > {goal}")
-        assert text == f" {a} {b} :{''.join(f' ({one} )' for one in found)}\n"
+        values = text.partition("=")[2].partition(" :")[0].split()
+        assert sorted(map(int, values)) == sorted(one for one, forms in reached.items() for _ in forms)
+        assert text == f" {a} {b} = {' '.join(values)} :{''.join(f' ({one} )' for one in found)}\n"
         assert set(map(form, found)) == reached.get(goal, set()) and len(set(found)) == len(found)
         assert all(evaluated(one) == goal and used_in(one) == sorted((a, b)) for one in found)
         solved += bool(found)
@@ -151,9 +157,9 @@ def test_a_peel_is_any_that_leads_to_the_goal(goal: int) -> None:
 def test_three_numbers_by_hand() -> None:
     # 5 - (3 - 2) is 2 + (5 - 3) in another spelling, and so is (2 + 5) - 3: returned once
     assert search(" 2 3 5 > 4") == (
-        " 2 | 3 5 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
-        " 3 | 2 5 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
-        " 5 | 2 3 : - 1 ( 3 - 2 ) _- 9 _/ 20\n",
+        " 2 | 3 5 = 8 2 15 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
+        " 3 | 2 5 = 7 3 10 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
+        " 5 | 2 3 = 5 1 6 : - 1 ( 3 - 2 ) _- 9 _/ 20\n",
         [" 2 + 5 - 3", " 2 * ( 5 - 3 )", " ( 3 + 5 ) / 2"],
     )
 
@@ -161,26 +167,26 @@ def test_three_numbers_by_hand() -> None:
 def test_all_different_expressions_over_a_pair_by_hand() -> None:
     # 2 + 2 and 2 * 2 are both 4; equal heads have one line
     assert search(" 2 2 2 > 8") == (
-        " 2 | 2 2 : + 6 _- 10 * 4 ( 2 + 2 ) ( 2 * 2 ) _/ 16\n",
+        " 2 | 2 2 = 4 0 4 1 : + 6 _- 10 * 4 ( 2 + 2 ) ( 2 * 2 ) _/ 16\n",
         [" 2 * ( 2 + 2 )", " 2 * 2 * 2"],
     )
     assert search(" 2 2 | 3 5 > 12") == (
-        " 2 + 2 = 4 | 3 5 : + 8 ( 3 + 5 ) _- 16 * 3 _/ 48\n"
-        " 2 - 2 = 0 | 3 5 : + 12 _- 12\n"
-        " 2 * 2 = 4 | 3 5 : + 8 ( 3 + 5 ) _- 16 * 3 _/ 48\n"
-        " 2 / 2 = 1 | 3 5 : + 11 _- 13 * 12 _/ 12\n",
+        " 2 + 2 = 4 | 3 5 = 8 2 15 : + 8 ( 3 + 5 ) _- 16 * 3 _/ 48\n"
+        " 2 - 2 = 0 | 3 5 = 8 2 15 : + 12 _- 12\n"
+        " 2 * 2 = 4 | 3 5 = 8 2 15 : + 8 ( 3 + 5 ) _- 16 * 3 _/ 48\n"
+        " 2 / 2 = 1 | 3 5 = 8 2 15 : + 11 _- 13 * 12 _/ 12\n",
         [" 2 + 2 + 3 + 5", " 2 * 2 + 3 + 5"],
     )
-    assert search(" 2 2 > 4") == (" 2 2 : ( 2 + 2 ) ( 2 * 2 )\n", [" 2 + 2", " 2 * 2"])
-    assert search(" 2 6 > 3") == (" 2 6 : ( 6 / 2 )\n", [" 6 / 2"])
-    assert search(" 2 6 > 5") == (" 2 6 :\n", [])
+    assert search(" 2 2 > 4") == (" 2 2 = 4 0 4 1 : ( 2 + 2 ) ( 2 * 2 )\n", [" 2 + 2", " 2 * 2"])
+    assert search(" 2 6 > 3") == (" 2 6 = 8 4 12 3 : ( 6 / 2 )\n", [" 6 / 2"])
+    assert search(" 2 6 > 5") == (" 2 6 = 8 4 12 3 :\n", [])
 
 
 def test_a_search_that_finds_nothing_by_hand() -> None:
     assert search(" 3 3 | 2 9 > 97") == (
-        " 3 + 3 = 6 | 2 9 : + 91 _- 103\n"
-        " 3 - 3 = 0 | 2 9 : + 97 _- 97\n"
-        " 3 * 3 = 9 | 2 9 : + 88 _- 106\n"
-        " 3 / 3 = 1 | 2 9 : + 96 _- 98 * 97 _/ 97\n",
+        " 3 + 3 = 6 | 2 9 = 11 7 18 : + 91 _- 103\n"
+        " 3 - 3 = 0 | 2 9 = 11 7 18 : + 97 _- 97\n"
+        " 3 * 3 = 9 | 2 9 = 11 7 18 : + 88 _- 106\n"
+        " 3 / 3 = 1 | 2 9 = 11 7 18 : + 96 _- 98 * 97 _/ 97\n",
         [],
     )

@@ -349,9 +349,9 @@ def test_a_small_organizer_worked_by_hand() -> None:
         (" 2 + 5 + 3 * 7 ; ( 2 + 5 ) * ( 7 - 3 )</JOIN-2>", False),
         (
             "\n [ : 2 3 | 5 7 > 28\n"
-            " 2 + 3 = 5 | 5 7 : + 23 _- 33 _/ 140\n"
-            " 3 - 2 = 1 | 5 7 : + 27 _- 29 * 28 _/ 28\n"
-            " 2 * 3 = 6 | 5 7 : + 22 _- 34 _/ 168\n"
+            " 2 + 3 = 5 | 5 7 = 12 2 35 : + 23 _- 33 _/ 140\n"
+            " 3 - 2 = 1 | 5 7 = 12 2 35 : + 27 _- 29 * 28 _/ 28\n"
+            " 2 * 3 = 6 | 5 7 = 12 2 35 : + 22 _- 34 _/ 168\n"
             " = none ]\n"
             "<JOIN-1>",
             True,
@@ -361,9 +361,9 @@ def test_a_small_organizer_worked_by_hand() -> None:
         (" none</JOIN-3>", False),
         (
             "\n [ 7 * : 2 3 5 > 4\n"
-            " 2 | 3 5 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
-            " 3 | 2 5 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
-            " 5 | 2 3 : - 1 ( 3 - 2 ) _- 9 _/ 20\n"
+            " 2 | 3 5 = 8 2 15 : + 2 ( 5 - 3 ) _- 6 * 2 ( 5 - 3 ) _/ 8 ( 3 + 5 )\n"
+            " 3 | 2 5 = 7 3 10 : + 1 _- 7 ( 2 + 5 ) _/ 12\n"
+            " 5 | 2 3 = 5 1 6 : - 1 ( 3 - 2 ) _- 9 _/ 20\n"
             " = 2 + 5 - 3 ; 2 * ( 5 - 3 ) ; ( 3 + 5 ) / 2 ]\n"
             "<ANSWER>\n"
             " 2 + 5 + 3 * 7\n"
@@ -399,4 +399,6 @@ def test_a_small_worker_worked_by_hand() -> None:
     two = Asked(COUNTDOWN, CountdownProblem(numbers=(4, 6), target=24))
     example = worker_example(two, Random(0))
     assert example.query == " 4 6 > 24"
-    assert example.pieces == (Piece(text=" 4 6 : ( 4 * 6 )\n<RETURN> 4 * 6</RETURN>", trained=True),)
+    assert example.pieces == (
+        Piece(text=" 4 6 = 10 2 24 : ( 4 * 6 )\n<RETURN> 4 * 6</RETURN>", trained=True),
+    )

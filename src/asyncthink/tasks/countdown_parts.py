@@ -5,8 +5,9 @@ expression over each pair. Before a sub-query stands what was peeled off and how
 result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7. With five numbers two are
 peeled off, the outer one first: `7 * 3 +`.
 
-Search text, one line for each way to split: `2 | 3 5 : + 2 ( 5 - 3 ) _- 6 ...` peels 2 off, leaves 3 and
-5, and for each operator states what they must reach, followed by the expressions that do.
+Search text, one line for each way to split: `2 | 3 5 = 8 2 15 : + 2 ( 5 - 3 ) _- 6 ...` peels 2 off, leaves 3 and
+5 with what their sum, difference, product and quotient are, and for each operator states what they must reach,
+followed by the expressions that do.
 
 The embedded model is taught to write this; it is also what plans of forks are made of that no model wrote.
 """
@@ -102,14 +103,14 @@ def search(query: str) -> tuple[str, list[str]]:
         heads = [(f"{text} = {value}", f" ({text} )", value, right) for text, value in _pair(a, b)]
     elif len(of := _numbers(numbers)) == 2:
         found = list(pair_reaching(*of, goal))
-        return f"{numbers} :{''.join(f' ({hit} )' for hit in found)}\n", found
+        return f"{_listed(*of)} :{''.join(f' ({hit} )' for hit in found)}\n", found
     else:
         places = [place for place, value in enumerate(of) if value not in of[:place]]
         heads = [(f" {of[p]}", f" {of[p]}", of[p], others(of, p)) for p in places]
     lines: list[str] = []
     forms: dict[Form, str] = {}
     for head, written, value, (b, c) in heads:
-        line = f"{head} | {b} {c} :"
+        line = f"{head} |{_listed(b, c)} :"
         for operator, rest in peels(value, goal):
             line += f" {operator} {rest}"
             for hit in pair_reaching(b, c, rest):
@@ -117,6 +118,11 @@ def search(query: str) -> tuple[str, list[str]]:
                 keep(forms, combined(operator, written, hit))
         lines.append(line + "\n")
     return "".join(lines), list(forms.values())[:RETURNED]
+
+
+def _listed(left: int, right: int) -> str:
+    """Write a pair and the value of each expression over it."""
+    return f" {left} {right} ={''.join(f' {value}' for _, value in _pair(left, right))}"
 
 
 def keep(found: dict[Form, str], expression: str) -> None:
