@@ -34,7 +34,12 @@ def main() -> None:
         shutil.copyfile(source / name, target / name)
     print(f"{target}: {size:,} bytes")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    result = {"run": run.name, "steps": last["step"], "minutes": round(last["seconds"] / 60, 1), "bytes": size}
+    result = {
+        "run": run.name,
+        "steps": last["step"],
+        "minutes": round(last["seconds"] / 60, 1),
+        "bytes": size,
+    }
     (ROOT / "docs" / "results" / "embedded_training.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
