@@ -66,6 +66,22 @@ def convert(raw: Mapping[str, Any], shape: type[T], path: str, hidden: Collectio
         raise UsageError(f"{path}: {error}") from error
 
 
+def load(
+    path: str, shape: type[T], changes: Sequence[str] = (), hidden: Collection[str] = ()
+) -> tuple[T, str]:
+    """Read a recipe file, or one of the package's, with some keys changed; return it and its text as TOML.
+
+    Raises:
+        UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
+    """
+    text = find_recipe(path)
+    raw = parse(text, path)
+    if changes:
+        raw = changed(raw, changes)
+        text = dump(raw)
+    return convert(raw, shape, path, hidden=hidden), text
+
+
 def check_keys(raw: Mapping[str, Any], shape: type, prefix: str = "", hidden: Collection[str] = ()) -> None:
     """Raise for a key that `shape` does not have; msgspec skips those of a dataclass."""
     known = {name: kind for name, kind in get_type_hints(shape).items() if name not in hidden}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from asyncthink.errors import UsageError
-from asyncthink.settings import changed, convert, dump, find_recipe, parse
+from asyncthink.settings import load
 from asyncthink.training.structures import Structure
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -134,12 +134,8 @@ def load_recipe(path: str, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
     """
-    text = find_recipe(path)
-    raw = parse(text, path)
-    if changes:
-        raw = changed(raw, changes)
-        text = dump(raw)
-    recipe = replace(convert(raw, Recipe, path, hidden=["source"]), source=text)
+    recipe, text = load(path, Recipe, changes, hidden=["source"])
+    recipe = replace(recipe, source=text)
     if (recipe.model is None) is (recipe.start is None):
         raise UsageError(f"{path}: a run has either a [model] to make or a 'start' to go on from")
     for data in recipe.data:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from asyncthink.errors import UsageError
-from asyncthink.settings import changed, convert, dump, find_recipe, parse
+from asyncthink.settings import load
 from asyncthink.tasks import get_task
 from asyncthink.training.loss import LossRecipe
 from asyncthink.training.recipe import Count
@@ -87,12 +87,8 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
     Raises:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
     """
-    text = find_recipe(path)
-    raw = parse(text, path)
-    if changes:
-        raw = changed(raw, changes)
-        text = dump(raw)
-    recipe = replace(convert(raw, RLRecipe, path, hidden=["source"]), source=text)
+    recipe, text = load(path, RLRecipe, changes, hidden=["source"])
+    recipe = replace(recipe, source=text)
     rollout = recipe.rollout
     get_task(rollout.task)
     if recipe.reward.pooled and rollout.method != "parallel":
