@@ -133,7 +133,7 @@ def test_a_training_tells_every_step_and_leaves_a_report() -> None:
             f"step {number}/2  reward {step['reward']:.3f}  accuracy {100 * step['accuracy']:.1f}%  "
             f"eta/c {100 * step['concurrency']:.1f}%  critical path {step['critical_path']:.1f}  "
             f"forks {step['forks']:.2f}  format errors {100 - 100 * step['valid']:.1f}%  KL {step['kl']:.1e}  "
-            f"tokens/s {step['tokens_per_second']:.0f}  "
+            f"tokens/s {step['tokens_per_second']:,.0f}  "
         )
         assert line.startswith(expected) and re.fullmatch(r"0:[0-9:]{5} left", line.removeprefix(expected))
     assert told[-1].endswith("0:00:00 left")
