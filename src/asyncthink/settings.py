@@ -32,12 +32,18 @@ def find_recipe(path: str) -> str:
             return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    folder = resources.files("asyncthink") / "recipes"
-    known = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    known = packaged_recipes()
     name = path.removeprefix("recipes/")
     if name not in known:
         raise UnknownNameError("recipe", path, [f"recipes/{known_name}" for known_name in known])
-    return known[name].read_text(encoding="utf-8")
+    return known[name]
+
+
+def packaged_recipes() -> dict[str, str]:
+    """Return the recipes that come with the package: file name -> text."""
+    folder = resources.files("asyncthink") / "recipes"
+    found = sorted((each.name, each) for each in folder.iterdir() if each.name.endswith(".toml"))
+    return {name: each.read_text(encoding="utf-8") for name, each in found}
 
 
 def parse(text: str, path: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain as joined
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -282,6 +282,29 @@ def refused(call: Callable[[], object], kind: type[AsyncThinkError], *named: str
 
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_recipe_that_says_the_same_in_other_words_goes_on(tmp_path: Path, chain: str) -> None:
+    recipe = tiny(tmp_path, chain, steps="1")
+    train_rl(recipe)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    train_rl(replace(recipe, source=f"# a comment\n{recipe.source}"))
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "run" / "config.toml").write_bytes(b"\xff = [")
+    refused(lambda: train_rl(recipe), UsageError, "another recipe")
+
+
+def test_a_start_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path, chain: str) -> None:
+    recipe = tiny(tmp_path, chain)
+    refused(
+        lambda: train_rl(replace(recipe, start="hf:runs/sft/checkpoint")),
+        CheckpointError,
+        "runs/sft/checkpoint",
+        "`asyncthink train sft recipes/embedded-sft.toml` makes it",
+    )
+    with pytest.raises(CheckpointError) as caught:
+        train_rl(replace(recipe, start="hf:runs/elsewhere"))
+    assert "makes it" not in str(caught.value)
 
 
 def test_a_run_of_another_recipe_is_refused_and_left_alone(tmp_path: Path, chain: str) -> None:

@@ -23,7 +23,7 @@ from statistics import fmean, pstdev
 import anyio
 import torch
 
-from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.runtime.budget import Limits
@@ -35,7 +35,7 @@ from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
-from asyncthink.training.run_folder import RunFolder
+from asyncthink.training.run_folder import RunFolder, load_start
 from asyncthink.training.update import Updated, Updater
 
 
@@ -116,7 +116,7 @@ def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again.
     """
-    checkpoint = load_checkpoint(folder_of(recipe.start))
+    checkpoint = load_start(recipe.start)
     with RunFolder(recipe.output, recipe.source) as folder:
         return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint).go_on)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
+from asyncthink.engines.models import folder_of
 from asyncthink.episodes import files
-from asyncthink.errors import UsageError
+from asyncthink.errors import CheckpointError, UsageError
+from asyncthink.settings import packaged_recipes
 
 CONFIG, STATE, METRICS, CHECKPOINT = "config.toml", "state.pt", "metrics.jsonl", "checkpoint"
 
@@ -30,7 +34,7 @@ class RunFolder:
         config = self.path / CONFIG
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if config.exists() and config.read_text() != source:
+            if config.exists() and not _same(config.read_text(errors="replace"), source):
                 raise UsageError(f"{path} holds a run of another recipe: name another output, or remove it")
             self._metrics = files.lock(self.path / METRICS, create=True)
             with files.closed_on_error(self._metrics):
@@ -79,3 +83,34 @@ class RunFolder:
     def __exit__(self, *exc_info: object) -> None:
         """Let another process write here."""
         os.close(self._metrics)
+
+
+def _same(config: str, source: str) -> bool:
+    """Tell whether two recipes say the same, comments and spelling aside."""
+    try:
+        return tomllib.loads(config) == tomllib.loads(source)
+    except (ValueError, RecursionError):
+        return False
+
+
+def load_start(name: str) -> Checkpoint:
+    """Load the checkpoint that a training starts from.
+
+    Raises:
+        UnknownNameError: the name is no model of this machine.
+        CheckpointError: it cannot be loaded; where a training of a packaged recipe would make it, its command is told.
+    """
+    folder = folder_of(name)
+    try:
+        return load_checkpoint(folder)
+    except CheckpointError as error:
+        if folder.exists():
+            raise
+        for recipe, text in packaged_recipes().items():
+            made = Path(str(tomllib.loads(text).get("output"))) / CHECKPOINT
+            if made == folder:
+                kind = "rl" if "update" in tomllib.loads(text) else "sft"
+                raise CheckpointError(
+                    f"{error}: `asyncthink train {kind} recipes/{recipe}` makes it"
+                ) from error
+        raise

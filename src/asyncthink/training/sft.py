@@ -20,16 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asyncthink.engines.base import Profile
-from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
 from asyncthink.engines.lexicon import Lexicon
 from asyncthink.engines.llama import Llama, LlamaConfig
-from asyncthink.engines.models import folder_of
 from asyncthink.errors import UsageError
 from asyncthink.training.encoding import IGNORED, Row, batches, encode_example, new_lexicon, tensors
 from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.recipe import ModelRecipe, Recipe
-from asyncthink.training.run_folder import RunFolder
+from asyncthink.training.run_folder import RunFolder, load_start
 
 INITIAL_STD = 0.02
 
@@ -186,7 +185,7 @@ class _Run:
 def _begin(recipe: Recipe) -> tuple[Llama, Lexicon]:
     """Make the model, or load the one to start from."""
     if recipe.start is not None:
-        loaded = load_checkpoint(folder_of(recipe.start))
+        loaded = load_start(recipe.start)
         return loaded.model.train().requires_grad_(True), loaded
     lexicon = new_lexicon()
     assert recipe.model is not None
