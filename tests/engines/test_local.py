@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 import pytest
 import torch
-from engine_worlds import GREEDY, begin, collect, ids_of, transformers_model, write_checkpoint
+from engine_worlds import GREEDY, begin, collect, ids_of, tiny_config, transformers_model, write_checkpoint
 
 from asyncthink.engines.base import Chunk, Sampling, Session
 from asyncthink.engines.batch import CHUNK, Batch, Request
 from asyncthink.engines.local import LocalEngine, LocalSession
-from asyncthink.engines.shelves import REST, SHELF, Shelves
+from asyncthink.engines.shelves import REST, SHELF, Context, Shelves
 from asyncthink.errors import CheckpointError, EngineError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -424,3 +425,69 @@ async def test_asyncio_may_cancel_the_driver_itself(folder: Path, monkeypatch: p
         assert ids_of(await asyncio.wait_for(kept, 10)) == expected
         with pytest.raises(asyncio.CancelledError):
             await driver
+
+
+def test_idle_slots_between_two_are_bridged_where_they_are_few() -> None:
+    assert Shelves.bridged([]) == []
+    assert Shelves.bridged([0, 1, 5, 10]) == [0, 1, 2, 3, 4, 5, 10], "three idle slots, and four"
+    assert Shelves.bridged([SHELF - 1, SHELF + 1]) == [SHELF - 1, SHELF + 1], "shelves are apart"
+
+
+async def test_contexts_that_wait_between_others_are_left_as_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of nine waits while its neighbours go on, and then goes on as if alone."""
+    steps, bridged, bridges = 12, Shelves.bridged, 0
+
+    def watched(slots: Sequence[int]) -> list[int]:
+        nonlocal bridges
+        found = bridged(slots)
+        bridges += len(found) > len(slots)
+        return found
+
+    monkeypatch.setattr(Shelves, "bridged", staticmethod(watched))
+
+    async def turns(engine: LocalEngine, number: int, others: anyio.Event) -> list[int]:
+        session = start(engine, "3 + 4", path=f"0/{number}")
+        found = ids_of(await collect(session, 2 if number % 3 else steps))
+        if number == 0:
+            others.set()
+        session.rest()
+        await others.wait()
+        session.wake()
+        found += ids_of(await collect(session, 5))
+        session.close()
+        return found
+
+    async with LocalEngine(folder) as engine:
+        event = anyio.Event()
+        event.set()
+        alone = [await turns(engine, number, event) for number in range(9)]
+        assert not bridges, "one at a time"
+        together: dict[int, list[int]] = {}
+        event = anyio.Event()
+
+        async def run(number: int) -> None:
+            together[number] = await turns(engine, number, event)
+
+        async with anyio.create_task_group() as agents:
+            for number in range(9):
+                agents.start_soon(run, number)
+    assert [together[number] for number in range(9)] == alone
+    assert bridges >= steps - 3, "numbers 0, 3 and 6 alone"
+
+
+def test_memory_is_used_again_and_given_back_in_the_end() -> None:
+    shelves = Shelves(tiny_config(10), torch.device("cpu"))
+    contexts = [Context(order=("e", f"{place:02}"), ids=[]) for place in range(SHELF + 1)]
+    shelves.seat([(context, 1) for context in contexts])
+    (first, last), spare = shelves._shelves, shelves._spare  # pyright: ignore[reportPrivateUsage]
+    shelves.release(contexts[-1])
+    shelves.reclaim()
+    assert spare == {64: [last]}
+    shelves.seat([(contexts[0], 1), (Context(order=("f", "0"), ids=[]), 1)])
+    assert shelves._shelves == [first, last] and not spare[64]  # pyright: ignore[reportPrivateUsage]
+    for context in contexts[:-1]:
+        shelves.release(context)
+    shelves.reclaim()
+    assert spare == {64: [first]}, "one is still at work"

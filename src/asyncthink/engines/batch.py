@@ -143,14 +143,22 @@ class Batch:
         starts = [each.length - len(each.ids) for each in group]
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         width = max(counts)
-        ids = [each.ids[:width] + [0] * (width - count) for each, count in zip(group, counts, strict=True)]
-        runs = self.shelves.runs([_slot(each) for each in group], ends)
+        taken = [_slot(each) for each in group]
+        slots = self.shelves.bridged(taken) if width == 1 else taken
+        places = {slot: place for place, slot in enumerate(slots)}
+        rows = [places[slot] for slot in taken]
+        read, first = [0] * len(slots), [self.model.config.max_position_embeddings] * len(slots)
+        ids = [[0] * width for _ in slots]
+        for row, request, start, end in zip(rows, group, starts, ends, strict=True):
+            read[row], first[row] = end, start
+            ids[row][: end - start] = request.ids[: end - start]
+        runs = self.shelves.runs(slots, read)
         spare = [run.cache.length - 1 for run in runs for _ in range(run.rows.start, run.rows.stop)]
-        positions = self._tensor(starts)[:, None] + torch.arange(width, device=self.device)
+        positions = self._tensor(first)[:, None] + torch.arange(width, device=self.device)
         positions = positions.minimum(self._tensor(spare)[:, None])
         view = CacheView(runs, self._mask(positions, max(run.length for run in runs)))
         hidden = self.model.hidden(self._tensor(ids), positions, view)
-        last = hidden[torch.arange(len(group), device=self.device), self._tensor(counts) - 1]
+        last = hidden[self._tensor(rows), self._tensor(counts) - 1]
         for request, count, end in zip(group, counts, ends, strict=True):
             del request.ids[:count]
             request.context.cached = end

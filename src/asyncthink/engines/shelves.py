@@ -30,6 +30,8 @@ REST = 16
 """Steps from one such order to the next, at least."""
 SORTED_BYTES = 2 << 30
 """A cache larger than this is left as it is: for a moment there are two of them."""
+GAP = 3
+"""Idle slots that are rather computed in vain, between two that are not, than cut a run in two."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +60,9 @@ class Shelves:
         self._seated: dict[int, Context] = {}
         self._released: deque[Context] = deque()
         self._rest = 0
+        self._spare: dict[int, list[Cache]] = {}
+        """Length -> shelves out of use: taking new memory costs more than what is done with it. What they still hold
+        is behind the end of whoever reads it."""
 
     @property
     def slots(self) -> int:
@@ -79,12 +84,14 @@ class Shelves:
                 del self._seated[context.slot]
                 emptied.add(context.slot // SHELF)
                 context.slot = None
-        if not self._seated:
-            self._rest = 0  # what begins now is served alike, whatever was served before
         free = Counter(slot // SHELF for slot in self._free) if emptied else Counter[int]()
         for shelf in emptied:
             if free[shelf] == SHELF:
+                self._put_aside(self._shelves[shelf])
                 self._shelves[shelf] = None
+        if not self._seated:
+            self._rest = 0  # what begins now is served alike, whatever was served before
+            self._spare.clear()
 
     def seat(self, contexts: Sequence[tuple[Context, int]]) -> None:
         """Give a slot to those that have none, and room to all: so many tokens, and one position for padding."""
@@ -103,6 +110,16 @@ class Shelves:
             lengths[shelf] = max(lengths.get(shelf, 0), length)
         for shelf, length in lengths.items():
             self._grow(shelf, length + 1)
+
+    @staticmethod
+    def bridged(slots: Sequence[int]) -> list[int]:
+        """Return sorted slots with the idle ones between them that make runs longer."""
+        found = list(slots[:1])
+        for slot in slots[1:]:
+            if slot - found[-1] <= GAP + 1 and slot // SHELF == found[-1] // SHELF:
+                found += range(found[-1] + 1, slot)
+            found.append(slot)
+        return found
 
     def runs(self, slots: Sequence[int], ends: Sequence[int]) -> list[Run]:
         """Cut rows, sorted by slot, into neighbours on one shelf; `ends` says how far each is read."""
@@ -127,10 +144,17 @@ class Shelves:
         cache = self._shelves[shelf] = self._cache(length)
         if old is not None:
             cache.take(old)
+            self._put_aside(old)
 
     def _cache(self, length: int) -> Cache:
-        longest = self._config.max_position_embeddings + 1
-        return Cache(self._config, SHELF, min(-(-length // LENGTH_STEP) * LENGTH_STEP, longest), self._device)
+        length = min(-(-length // LENGTH_STEP) * LENGTH_STEP, self._config.max_position_embeddings + 1)
+        if spare := self._spare.get(length):
+            return spare.pop()
+        return Cache(self._config, SHELF, length, self._device)
+
+    def _put_aside(self, cache: Cache | None) -> None:
+        if cache is not None:
+            self._spare.setdefault(cache.length, []).append(cache)
 
     def _put_in_order(self) -> None:
         """Move all contexts, the longest first, onto new shelves, if too much is read in vain."""
@@ -149,6 +173,9 @@ class Shelves:
         for slot, context in enumerate(moved):
             context.slot = slot
         self._seated = dict(enumerate(moved))
+        self._spare.clear()
+        for cache in self._shelves:
+            self._put_aside(cache)
         self._shelves = shelves
         self._free = list(range(len(moved), self.slots))
         heapify(self._free)
