@@ -1,28 +1,25 @@
-"""Speed of organizer-worker training beside TRL's `AsyncGRPOTrainer`, update and rollout, on the same episodes.
+"""Organizer-worker training beside TRL's `AsyncGRPOTrainer`: update and rollout of the same episodes.
 
     pip install -c constraints.txt -e '.[local]' -r benchmarks/trl-requirements.txt  # in an environment of its own
-    HF_HUB_OFFLINE=1 python benchmarks/owpo_trl.py update [--problems 16] [--threads 1 2] [--rounds 3] [--json FILE]
-    HF_HUB_OFFLINE=1 MAX_NUM_SEQS=256 scripts/third_party vllm FOLDER \\
-        python benchmarks/owpo_trl.py rollout [--problems 16] [--threads 2] [--rounds 3] [--json FILE]
+    HF_HUB_OFFLINE=1 python benchmarks/owpo_trl.py update [--problems 16] [--threads 1 2] [--json FILE]
+    HF_HUB_OFFLINE=1 scripts/third_party vllm FOLDER python benchmarks/owpo_trl.py rollout --threads 2 [--json FILE]
 
-`update`: our sampler draws the episodes of a few steps once; their rows, advantages and sampler's log-probabilities
-go to both sides, which begin with the same weights. Ours is `Updater.step`, once a step. TRL is fed through the
-`rollout_buffer` that a custom rollout worker has; micro-batches (`TokenBudgetBatcher`), prefix sharing, loop and AdamW
-are its own. As many of its micro-batches make a step as a step's rows come to on average, so its steps may end a
-few rows early or late; only what was learned from is counted. `trl` has its default budget, the model's longest
-sequence, `trl-wide` has our `batch_tokens`. Gradient checkpointing, TRL's default, is off. Two of its parts know no
-CPU and are replaced: the peak FLOPS, and the attention kernel, whose work SDPA does here path by path. Tokens are
-those of the rows, prompts included, shared prefixes counted in each row; the first step is left out.
-Before that, loss and gradient of one problem's rows are compared, with the sampler's log-probabilities as the old
-ones on both sides: TRL knows no others.
+`update`: our sampler draws the episodes of a few steps; rows, advantages and the sampler's log-probabilities go to
+both sides, which begin with the same weights. Ours is `Updater.step`, once a step. TRL gets the rows through the
+buffer of a custom rollout worker; packing, shared prefixes, loop and optimizer are its own, and so many of its
+micro-batches make a step as a step's rows come to on average. `trl` has its default token budget, the model's
+longest sequence, `trl-wide` our `batch_tokens`. Gradient checkpointing, its default, is off. Two parts that know
+no CPU are replaced: peak FLOPS, and the attention kernel, whose work SDPA does path by path (a dense mask was
+slower). Counted are the tokens of the rows, prompts included; `forwarded` is how many a side put through the
+model for them. The first step is left out. Before that, loss and gradient of one problem's rows are compared, with
+the sampler's log-probabilities as the old ones on both sides, since TRL knows no others, and in one micro-batch,
+since it averages within each and ours over the step.
 
-`rollout`: AsyncGRPO gets its tokens from a vLLM server, one text an episode. So there are two comparisons, with
-the same problems, limits and number of episodes at once: organizer and workers, by our engine and by the same
-runtime over the server (`workers-ours`, `workers-vllm`); and episodes of one text, by our engine and by TRL's own
-rollout loop (`alone-ours`, `alone-trl`). The loop never ends by itself, so it is measured when all its places are
-taken: from the first set of episodes to the second. Requests carry no seed: vLLM's build for CPUs ends with one.
+`rollout`: AsyncGRPO gets its tokens from a vLLM server. So the same runtime draws episodes of the same problems,
+with the same cap and as many at once, by our engine and over the server. Requests carry no seed, since vLLM's
+build for CPUs dies of one. The server should take a sequence for each agent (`--max-num-seqs`).
 
-A side runs in a process of its own, the sides take turns and the medians count.
+A side runs in a process of its own, the sides take turns and the medians count. `cpu_seconds` are its process's.
 """
 
 from __future__ import annotations
@@ -36,14 +33,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import Mock
 
 import anyio
@@ -53,19 +49,16 @@ from results import save
 from sft_trl import CHECKPOINT, gradients, our_model, relative
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AttentionInterface, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
-from trl_loss import no_reward, prompts
+from transformers import AttentionInterface, PreTrainedTokenizerFast, PrinterCallback
+from trl_loss import prompts
 
-from asyncthink.engines.base import Engine, Message
-from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.engines.base import Engine
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.engines.openai import OpenAIEngine
-from asyncthink.engines.prompting import Prompts
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import get_task
-from asyncthink.tasks.base import Split
 from asyncthink.training.advantage import advantages
 from asyncthink.training.loss import LossRecipe
 from asyncthink.training.optimizers import BETAS, Optimizers
@@ -75,221 +68,168 @@ from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
 from asyncthink.training.update import Updater, batches_of
 
-UPDATE = ("ours", "trl", "trl-wide", "ours-bf16", "trl-bf16", "trl-wide-bf16")
-ROLLOUT = ("workers-ours", "workers-vllm", "alone-ours", "alone-trl")
-STEPS, SETTINGS = "steps.json", "settings.json"
+SIDES: dict[str, tuple[str, ...]] = {
+    "update": ("ours", "trl", "trl-wide", "ours-bf16", "trl-bf16", "trl-wide-bf16"),
+    "rollout": ("rollout-ours", "rollout-vllm"),
+}
+TASK, CAPACITY, CAP, SEED = "countdown", 4, 300, 1
+"""As recipes/embedded-rl.toml."""
+STEPS = "steps.json"
 PLENTY = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    model: str
-    task: str
-    capacity: int
-    cap: int
-    problems: int
-    episodes: int
-    steps: int
-    seed: int
+Weighed: TypeAlias = tuple[TrainingRow, float, int]
+"""A row, the advantage of its episode, and its problem."""
+Step: TypeAlias = list[Weighed]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weighed:
-    """A row, and what its episode is worth."""
-
-    row: TrainingRow
-    advantage: float
-    group: int
-    """Its problem."""
-
-
-def settings_of(folder: Path) -> Settings:
-    return msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
-
-
-def sampler_of(chosen: Settings, engine: Engine, method: str) -> Sampler:
-    organization = Organization(
-        engine,
-        method=method,
-        capacity=chosen.capacity,
-        limits=Limits(max_critical_path=chosen.cap),
-        temperature=1.0,
-    )
-    task = get_task(chosen.task)
-    return Sampler(organization, task, seed=chosen.seed, problems=chosen.problems, episodes=chosen.episodes)
-
-
-def local_engine(chosen: Settings) -> LocalEngine:
-    """Return the engine as training opens it."""
-    return LocalEngine(folder_of(chosen.model), device="cpu", threads=1, lanes=torch.get_num_threads())
-
-
-def weighed(groups: Sequence[Sequence[Rollout]], first: int, random: Random) -> list[Weighed]:
-    """Return the rows of some groups; where no reward differs, with advantages made up."""
-    paid = [
-        [reward_of(one.episode, one.asked, one.metrics, RewardRecipe()).total for one in group]
-        for group in groups
-    ]
+def weighed(groups: Sequence[Sequence[Rollout]], first: int, random: Random) -> Step:
+    """Return the rows of some groups; where no reward differs, with small advantages at random."""
+    recipe, found = RewardRecipe(), Step()
+    paid = [[reward_of(e.episode, e.asked, e.metrics, recipe).total for e in group] for group in groups]
     shared = [advantages(each) for each in paid]
     if not any(map(any, shared)):
         shared = [[random.uniform(-0.1, 0.1) for _ in each] for each in shared]
-    return [
-        Weighed(row=row, advantage=advantage, group=first + place)
-        for place, (group, worth) in enumerate(zip(groups, shared, strict=True))
-        for one, advantage in zip(group, worth, strict=True)
-        for row in rows(one.episode)
-    ]
+    for place, (group, worth) in enumerate(zip(groups, shared, strict=True)):
+        for one, advantage in zip(group, worth, strict=True):
+            found += [(row, advantage, first + place) for row in rows(one.episode)]
+    return found
 
 
-async def draw(folder: Path, chosen: Settings) -> None:
+def sampler_of(options: argparse.Namespace, *, served: bool = False) -> Sampler:
+    """Return the sampler over our engine, as training opens it, or over the server."""
+    folder = folder_of(options.model)
+    engine: Engine = LocalEngine(folder, device="cpu", threads=1, lanes=torch.get_num_threads())
+    if served:
+        name = os.environ["ASYNCTHINK_MODEL"].removeprefix("openai:")
+        engine = OpenAIEngine(name, tokenizer=folder, api="completions", extra_body={"seed": None})
+    limits, method = Limits(max_critical_path=CAP), options.method
+    organization = Organization(engine, method=method, capacity=CAPACITY, limits=limits, temperature=1.0)
+    sizes = {"problems": options.problems, "episodes": options.episodes}
+    return Sampler(organization, get_task(TASK), seed=SEED, **sizes)
+
+
+async def draw(options: argparse.Namespace) -> dict[str, Any]:
     """Write the rows of all steps."""
-    random = Random(chosen.seed)
-    sampler = sampler_of(chosen, local_engine(chosen), "asyncthink")
+    random, found = Random(SEED), list[Step]()
+    sampler = sampler_of(options)
     async with sampler.organization:
-        drawn = [await sampler.draw(step) for step in range(chosen.steps)]
-    found = [weighed(groups, step * chosen.problems, random) for step, groups in enumerate(drawn)]
-    (folder / STEPS).write_bytes(msgspec.json.encode(found))
+        for step in range(options.steps):
+            found.append(weighed(await sampler.draw(step), step * options.problems, random))
+    (options.folder / STEPS).write_bytes(msgspec.json.encode(found))
+    return {"rows": [len(step) for step in found], "tokens": [context(step) for step in found]}
 
 
-def read_steps(folder: Path) -> list[list[Weighed]]:
-    return msgspec.json.decode((folder / STEPS).read_bytes(), type=list[list[Weighed]])
+def read_steps(folder: Path) -> list[Step]:
+    return msgspec.json.decode((folder / STEPS).read_bytes(), type=list[Step])
 
 
-class Meter:
-    """The clock at each step's end, and what was learned from in the step."""
+def context(step: Step) -> int:
+    """Return the tokens of a step's rows."""
+    return sum(len(row.ids) for row, _, _ in step)
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.losses: list[float] = []
 
-    def result(self, parts: Sequence[Sequence[TrainingRow]], forwarded: Sequence[int]) -> dict[str, Any]:
-        """Return the figures; `parts` and `forwarded` are rows, and tokens that went through the model, by step."""
-        seconds = self.times[-1] - self.times[0]
-        used = [row for part in parts[1:] for row in part]
-        context, trained = sum(len(row.ids) for row in used), sum(row.n_trained for row in used)
-        return {
-            "tokens_per_second": context / seconds,
-            "trained_tokens_per_second": round(trained / seconds),
-            "steps": len(self.times),
-            "rows": len(used),
-            "tokens": context,
-            "trained_tokens": trained,
-            "forwarded_tokens": sum(forwarded[1:]),
-            "seconds": seconds,
-            "losses": [round(each, 6) for each in self.losses],
-        }
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def figures(ends: list[tuple[float, float]], steps: Sequence[Step], losses: list[float]) -> dict[str, Any]:
+    """Return what was done between the ends of the first and the last step; `ends` are `now` behind each."""
+    tokens = sum(map(context, steps[1:]))
+    trained = sum(row.n_trained for step in steps[1:] for row, _, _ in step)
+    seconds, cpu = (ends[-1][i] - ends[0][i] for i in range(2))
+    speeds = {"tokens_per_second": tokens / seconds, "trained_tokens_per_second": trained / seconds}
+    counts = {"tokens": tokens, "trained_tokens": trained, "losses": losses}
+    return {**speeds, **counts, "seconds": seconds, "cpu_seconds": cpu}
 
 
 def updater_of(folder: Path, *, bfloat16: bool = False, max_norm: float = 1.0) -> Updater:
     recipe, model = UpdateRecipe(bfloat16=bfloat16, max_norm=max_norm), our_model(folder)
-    rate = recipe.learning_rate
-    optimizers = Optimizers(
-        model, optimizer="adamw", learning_rate=rate, embedding_learning_rate=rate, weight_decay=0.0
-    )
+    rates = {"learning_rate": recipe.learning_rate, "embedding_learning_rate": recipe.learning_rate}
+    optimizers = Optimizers(model, optimizer="adamw", weight_decay=recipe.weight_decay, **rates)
     return Updater(model, optimizers, LossRecipe(), recipe)
 
 
 def update_ours(folder: Path, *, bfloat16: bool) -> dict[str, Any]:
-    updater, meter = updater_of(folder, bfloat16=bfloat16), Meter()
-    parts: list[list[TrainingRow]] = []
-    forwarded: list[int] = []
-    for step in read_steps(folder):
-        parts.append([each.row for each in step])
-        done = updater.step(parts[-1], [each.advantage for each in step], 1.0)
-        meter.times.append(time.perf_counter())
-        meter.losses.append(done.loss)
-        lengths = [len(row.ids) for row in parts[-1]]
+    updater, steps = updater_of(folder, bfloat16=bfloat16), read_steps(folder)
+    ends: list[tuple[float, float]] = []
+    losses: list[float] = []
+    for step in steps:
+        losses.append(updater.step([row for row, _, _ in step], [worth for _, worth, _ in step], 1.0).loss)
+        ends.append(now())
+    forwarded = 0
+    for step in steps[1:]:
+        lengths = [len(row.ids) for row, _, _ in step]
         batches = batches_of(lengths, updater.update.batch_tokens)
-        forwarded.append(sum(len(batch) * max(lengths[place] for place in batch) for batch in batches))
-    return meter.result(parts, forwarded)
+        forwarded += sum(len(batch) * max(lengths[place] for place in batch) for batch in batches)
+    return {**figures(ends, steps, losses), "forwarded": forwarded}
 
 
 def tree_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    _mask: None,
-    *,
-    tree_kv_index: Tensor,
-    tree_cu_seqlens_q: Tensor,
-    tree_cu_seqlens_k: Tensor,
-    scaling: float,
-    **_: Any,
+    _: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **tree: Any
 ) -> tuple[Tensor, None]:
     """Do what TRL's kernel does, path by path: [1, H, N, D] to [1, N, H, D]."""
-    own, seen = (
-        [end - begin for begin, end in pairwise(ends.tolist())]
-        for ends in (tree_cu_seqlens_q, tree_cu_seqlens_k)
+    ends = (tree["tree_cu_seqlens_q"].tolist(), tree["tree_cu_seqlens_k"].tolist())
+    own, seen = ([end - begin for begin, end in pairwise(each)] for each in ends)
+    keys, values = (
+        torch.split(each.index_select(2, tree["tree_kv_index"]), seen, 2) for each in (key, value)
     )
-    keys, values = (each.index_select(2, tree_kv_index).split(seen, dim=2) for each in (key, value))
     grouped = query.shape[1] != key.shape[1]
     found: list[Tensor] = []
-    for q, k, v in zip(query.split(own, dim=2), keys, values, strict=True):
-        length, before = q.shape[2], k.shape[2] - q.shape[2]
-        mask = torch.ones(length, k.shape[2], dtype=torch.bool).tril(before) if before else None
-        found.append(
-            F.scaled_dot_product_attention(
-                q, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
+    for q, k, v in zip(torch.split(query, own, 2), keys, values, strict=True):
+        before = k.shape[2] - q.shape[2]
+        shown = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(before) if before else None
+        options: dict[str, Any] = {"attn_mask": shown, "is_causal": not before, "enable_gqa": grouped}
+        found.append(F.scaled_dot_product_attention(q, k, v, scale=scaling, **options))
     return torch.cat(found, dim=2).transpose(1, 2), None
 
 
-def samples_of(step: Sequence[Weighed]) -> list[Any]:
-    """Return rows as TRL's rollout worker would put them into its buffer."""
-    made: Any = import_module("trl.experimental.async_grpo.async_rollout_worker").RolloutSample
+def samples_of(step: Step) -> list[dict[str, Any]]:
+    """Return rows as TRL's dataset hands them on."""
     return [
-        made(
-            prompt=[],
-            completion=[],
-            input_ids=torch.tensor(each.row.ids),
-            completion_mask=torch.tensor(each.row.trained, dtype=torch.long),
-            old_log_probs=torch.tensor(each.row.logprobs),
-            advantage=each.advantage,
-            model_version=0,
-            group_id=each.group,
-            metrics={},
-        )
-        for each in step
+        {
+            "input_ids": torch.tensor(row.ids),
+            "completion_mask": torch.tensor(row.trained, dtype=torch.long),
+            "old_log_probs": torch.tensor(row.logprobs),
+            "advantage": advantage,
+            "group_id": group,
+            "metrics": {},
+        }
+        for row, advantage, group in step
     ]
 
 
-def fields(sample: Any) -> dict[str, Any]:
-    """Return a sample as the dataset hands it on."""
-    names = ("input_ids", "completion_mask", "old_log_probs", "advantage", "group_id", "metrics")
-    return {name: getattr(sample, name) for name in names}
-
-
-def trl_trainer(
-    folder: Path, samples: Sequence[Any], *, steps: int, parts: int, budget: int, bfloat16: bool
-) -> Any:
-    """Return a trainer that takes `parts` micro-batches a step from a full buffer of these samples."""
+def grpo() -> Any:
+    """Return TRL's module, with what it needs of a GPU replaced."""
     module: Any = import_module("trl.experimental.async_grpo.async_grpo_trainer")
     module.get_peak_flops_per_device = Mock(return_value=None)
+    module.register_tree_attention()
+    AttentionInterface.register(module.TREE_ATTENTION, tree_attention)
+    module.register_tree_attention = Mock()
+    return module
+
+
+def trl_trainer(folder: Path, samples: Sequence[dict[str, Any]], *, bfloat16: bool, **settings: Any) -> Any:
+    """Return a trainer whose buffer is full of these samples."""
+    module, recipe, loss = grpo(), UpdateRecipe(), LossRecipe()
     buffer = queue.Queue[Any]()
     for sample in samples:
-        buffer.put(sample)
-    recipe, losses = UpdateRecipe(), LossRecipe()
-    config = import_module("trl.experimental.async_grpo").AsyncGRPOConfig(
+        buffer.put(module.RolloutSample(prompt=[], completion=[], model_version=0, **sample))
+    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "max_staleness": PLENTY}
+    config = module.AsyncGRPOConfig(
         output_dir=str(folder / "trl"),
         use_cpu=True,
         bf16=bfloat16,
-        epsilon=losses.clip_low,
-        epsilon_high=losses.clip_high,
-        token_budget=budget,
-        gradient_accumulation_steps=parts,
-        max_steps=steps,
-        max_staleness=PLENTY,
+        epsilon=loss.clip_low,
+        epsilon_high=loss.clip_high,
         learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
         adam_beta1=BETAS[0],
         adam_beta2=BETAS[1],
         max_grad_norm=recipe.max_norm,
         gradient_checkpointing=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=0,
+        **quiet,
+        **settings,
     )
     trainer = module.AsyncGRPOTrainer(
         model=str((folder / CHECKPOINT).resolve()),
@@ -299,206 +239,90 @@ def trl_trainer(
         rollout_worker=Mock(rollout_buffer=buffer, metrics_queue=queue.Queue()),
         weight_transfer=Mock(),
     )
-    AttentionInterface.register(module.TREE_ATTENTION, tree_attention)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-class StepEnds(TrainerCallback):
-    """Notes the end of each optimizer step."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.meter.times.append(time.perf_counter())
-
-
 def update_trl(folder: Path, *, wide: bool, bfloat16: bool) -> dict[str, Any]:
-    module: Any = import_module("trl.experimental.async_grpo.async_grpo_trainer")
-    steps, meter = read_steps(folder), Meter()
+    """Train with TRL; its planner, run beforehand, tells which rows come into which step."""
+    module, read, ends = grpo(), read_steps(folder), list[tuple[float, float]]()
     budget = UpdateRecipe().batch_tokens if wide else our_model(folder).config.max_position_embeddings
-    stream = [each for step in [*steps, steps[0]] for each in step]  # more than enough: it fetches ahead
+    stream = [each for step in (*read, read[0]) for each in step]  # more than it takes
     samples = samples_of(stream)
-    row_of = {id(sample.input_ids): each.row for sample, each in zip(samples, stream, strict=True)}
-    packs = [row for (row,) in module.TokenBudgetBatcher(map(fields, samples), 1, budget, {})]
-    full = sum(len(step) for step in steps) / len(steps)
-    parts = max(1, round(full * len(packs) / sum(len(pack.samples) for pack in packs)))
-    if len(packs) <= parts * len(steps):
-        sys.exit(f"too few rows for {len(steps)} steps of {budget} tokens: ask for more problems")
-    trainer = trl_trainer(folder, samples, steps=len(steps), parts=parts, budget=budget, bfloat16=bfloat16)
-    trainer.add_callback(StepEnds(meter))
+    packs = [pack for (pack,) in module.TokenBudgetBatcher(samples, 1, budget, {})]
+    share = sum(map(len, read)) / len(read) / sum(len(pack.samples) for pack in packs)
+    parts = max(1, round(share * len(packs)))
+    if len(packs) <= parts * len(read):  # one more is fetched ahead
+        sys.exit(f"too few rows for {len(read)} steps of {budget} tokens or more: raise --problems")
+    sizes = {"max_steps": len(read), "gradient_accumulation_steps": parts, "token_budget": budget}
+    trainer = trl_trainer(folder, samples, bfloat16=bfloat16, **sizes)
+    trainer.add_callback(module.StepIntervalCallback(lambda: ends.append(now()), 1))
     trainer.train()
-    meter.losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    taken = [packs[i : i + parts] for i in range(0, len(steps) * parts, parts)]
-    learned = [[row_of[id(one["input_ids"])] for pack in step for one in pack.samples] for step in taken]
-    forwarded = [sum(len(pack.tokens) for pack in step) for step in taken]
-    return {**meter.result(learned, forwarded), "token_budget": budget, "micro_batches": parts}
+    waiting, steps = iter(stream), list[Step]()  # its packs keep the order
+    for first in range(0, parts * len(read), parts):
+        count = sum(len(pack.samples) for pack in packs[first : first + parts])
+        steps.append(list(islice(waiting, count)))
+    forwarded = sum(len(pack.tokens) for pack in packs[parts : parts * len(read)])
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return {**figures(ends, steps, losses), "forwarded": forwarded, **sizes}
 
 
 def compare(folder: Path) -> dict[str, Any]:
-    """Compare loss and gradient of the rows of one problem; the gap is the greatest of all parameters'."""
-    module: Any = import_module("trl.experimental.async_grpo.async_grpo_trainer")
+    """Compare loss and gradient of one problem's rows; the gap is the greatest of all parameters'."""
     step = read_steps(folder)[0]
-    worth = {each.group: abs(each.advantage) for each in step}
-    step = [each for each in step if each.group == max(worth, key=worth.__getitem__)]
-    updater = updater_of(folder, max_norm=1e9)
-    updater.optimizers.step = Mock()
-    old = [torch.tensor(each.row.logprobs)[torch.tensor(each.row.trained)] for each in step]
-    done = updater.step([each.row for each in step], [each.advantage for each in step], 1.0, old)
+    _, _, group = max(step, key=lambda each: abs(each[1]))
+    step = [each for each in step if each[2] == group]
+    updater = updater_of(folder, max_norm=PLENTY)
+    updater.optimizers.step = Mock()  # which would forget the gradient
+    old = [torch.tensor(row.logprobs)[torch.tensor(row.trained)] for row, _, _ in step]
+    done = updater.step([row for row, _, _ in step], [worth for _, worth, _ in step], 1.0, old)
     ours = gradients(updater.model)
-    samples = samples_of(step)
-    trainer = trl_trainer(folder, samples, steps=1, parts=1, budget=PLENTY, bfloat16=False)
+    samples, module = samples_of(step), grpo()
+    trainer = trl_trainer(folder, samples, bfloat16=False, max_steps=1, token_budget=PLENTY)
     trainer.current_gradient_accumulation_steps = 1
-    (packed,) = module.FixedCountBatcher(map(fields, samples), 1, len(samples))
+    (packed,) = module.FixedCountBatcher(samples, 1, len(samples))
     loss = trainer.compute_loss(trainer.model.train(), module.DataCollatorForRollout(0)([packed]))
     loss.backward()
     theirs = gradients(trainer.model)
     assert theirs.keys() == ours.keys()
     gap = max(relative(theirs[name] - ours[name], ours[name]) for name in ours)
-    norm = torch.stack([each.norm() for each in ours.values()]).norm().item()
-    return {
-        "rows": len(step),
-        "loss_ours": done.loss,
-        "loss_trl": loss.item(),
-        "norm": norm,
-        "gradient_gap": gap,
-    }
+    return {"rows": len(step), "loss_ours": done.loss, "loss_trl": loss.item(), "gradient_gap": gap}
 
 
-async def seconds_of_draw(sampler: Sampler, step: int) -> tuple[float, int, int]:
-    """Return the seconds of a step's rollout, its decoded tokens and its requests to a server."""
-    async with sampler.organization:
-        began = time.perf_counter()
-        groups = await sampler.draw(step)
-        seconds = time.perf_counter() - began
-    found = [one.metrics for group in groups for one in group]
-    return seconds, sum(one.decoded_tokens for one in found), sum(one.requests for one in found)
-
-
-def rollout(folder: Path, side: str, number: int) -> dict[str, Any]:
+async def rollout(options: argparse.Namespace) -> dict[str, Any]:
     """Draw one step's episodes, other ones in each round."""
-    chosen = settings_of(folder)
-    method, who = side.split("-")
-    engine: Engine = local_engine(chosen)
-    if who == "vllm":
-        name = os.environ["ASYNCTHINK_MODEL"].removeprefix("openai:")
-        engine = OpenAIEngine(
-            name, tokenizer=folder_of(chosen.model), api="completions", extra_body={"seed": None}
-        )
-    sampler = sampler_of(chosen, engine, "asyncthink" if method == "workers" else "sequential")
-    seconds, tokens, requests = anyio.run(seconds_of_draw, sampler, number)
-    return {
-        "tokens_per_second": tokens / seconds,
-        "episodes": chosen.problems * chosen.episodes,
-        "tokens": tokens,
-        "requests": requests,
-        "seconds": seconds,
-    }
+    sampler = sampler_of(options, served=options.side == "rollout-vllm")
+    async with sampler.organization:
+        begun = time.perf_counter()
+        groups = await sampler.draw(options.round)
+        seconds = time.perf_counter() - begun
+    found = [one.metrics for group in groups for one in group]
+    tokens, forks = sum(one.decoded_tokens for one in found), sum(one.forks for one in found)
+    return {"tokens_per_second": tokens / seconds, "tokens": tokens, "forks": forks, "seconds": seconds}
 
 
-def single_loop() -> Any:
-    """Return TRL's rollout loop as a class whose requests carry no seed."""
-    module: Any = import_module("trl.experimental.async_grpo.async_rollout_worker")
-
-    class Seedless(module._AsyncRolloutLoop):
-        async def _post(self, path: str, payload: dict[str, Any], *rest: Any, **options: Any) -> Any:
-            payload.pop("seed", None)
-            return await module._AsyncRolloutLoop._post(self, path, payload, *rest, **options)
-
-    return Seedless
-
-
-class Arrivals:
-    """The loop's buffer: notes when its samples come, and stops it after two sets of them."""
-
-    def __init__(self, episodes: int) -> None:
-        self.episodes = episodes
-        self.loop: Any = None
-        self.times: list[float] = []
-        self.tokens: list[int] = []
-
-    def qsize(self) -> int:
-        return 0
-
-    def put_nowait(self, sample: Any) -> None:
-        self.times.append(time.perf_counter())
-        self.tokens.append(int(sample.completion_mask.sum()))
-        if len(self.times) == 2 * self.episodes:
-            self.loop._stop_event.set()
-
-
-def alone_trl(folder: Path, number: int) -> dict[str, Any]:
-    """Let TRL's loop draw episodes of one text."""
-    chosen = settings_of(folder)
-    episodes, model = chosen.problems * chosen.episodes, folder_of(chosen.model)
-    task = get_task(chosen.task)
-    first = number * 4 * chosen.problems
-    queries = [
-        task.prompt(task.problem(Split.TRAIN, chosen.seed, first + place))
-        for place in range(4 * chosen.problems)
-    ]
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / CHECKPOINT)
-    own = (model / "organizer.jinja").read_text(encoding="utf-8")
-    tokenizer.chat_template = (
-        "{{ bos_token }}{% set query = messages[0]['content'] %}{% set capacity = 1 %}" + own
-    )
-    tokenizer.response_template = {}  # nothing to be read out of the text
-    asked = [[{"role": "user", "content": query}] for query in queries]
-    ours = Prompts(model, load_checkpoint(model)).build(
-        [Message(role="user", content=queries[0])], role="organizer", capacity=1
-    )
-    assert tokenizer.apply_chat_template(asked[0], return_dict=False) == list(ours.token_ids or ())
-    arrivals = Arrivals(episodes)
-    arrivals.loop = single_loop()(
-        model_name=os.environ["ASYNCTHINK_MODEL"].removeprefix("openai:"),
-        dataset=import_module("datasets").Dataset.from_dict({"prompt": asked}),
-        reward_funcs=[no_reward],
-        processing_class=tokenizer,
-        eos_token_ids=[tokenizer.eos_token_id],
-        rollout_buffer=arrivals,
-        model_version_value=Mock(value=0),
-        heartbeat_value=Mock(),
-        failed_event=Mock(),
-        exception_info_queue=queue.Queue(),
-        metrics_queue=queue.Queue(),
-        num_generations=chosen.episodes,
-        max_inflight_tasks=episodes,
-        vllm_server_url=os.environ["OPENAI_BASE_URL"].removesuffix("/v1"),
-        max_tokens=chosen.cap,
-    )
-    arrivals.loop.run()
-    tokens = sum(arrivals.tokens[episodes : 2 * episodes])
-    seconds = arrivals.times[2 * episodes - 1] - arrivals.times[episodes - 1]
-    return {"tokens_per_second": tokens / seconds, "episodes": episodes, "tokens": tokens, "seconds": seconds}
-
-
-def play(folder: Path, side: str, threads: int, number: int) -> dict[str, Any]:
+def play(options: argparse.Namespace) -> dict[str, Any]:
     """Run a side in this process."""
-    torch.set_num_threads(threads)
-    bfloat16 = side.endswith("bf16")
+    torch.set_num_threads(options.threads[0])
+    folder, side, bfloat16 = options.folder, options.side, options.side.endswith("bf16")
     if side == "draw":
-        anyio.run(draw, folder, settings_of(folder))
-        drawn = read_steps(folder)
-        return {
-            "rows": [len(step) for step in drawn],
-            "tokens": [sum(len(each.row.ids) for each in step) for step in drawn],
-        }
+        return anyio.run(draw, options)
     if side == "compare":
         return compare(folder)
-    if side == "alone-trl":
-        return alone_trl(folder, number)
-    if side in ROLLOUT:
-        return rollout(folder, side, number)
+    if side in SIDES["rollout"]:
+        return anyio.run(rollout, options)
     if side.startswith("ours"):
         return update_ours(folder, bfloat16=bfloat16)
     return update_trl(folder, wide="wide" in side, bfloat16=bfloat16)
 
 
-def in_process(folder: Path, side: str, threads: int, number: int = 0) -> dict[str, Any]:
+def in_process(options: argparse.Namespace, side: str, threads: int, number: int = 0) -> dict[str, Any]:
     """Run a side in a process of its own."""
-    command = [sys.executable, __file__, "--folder", str(folder), "--side", side]
-    command += ["--threads", str(threads), "--number", str(number)]
+    names = ("folder", "model", "method", "problems", "episodes", "steps")
+    values = {name: getattr(options, name) for name in names}
+    values |= {"side": side, "threads": threads, "round": number}
+    command = [sys.executable, sys.argv[0], options.part]
+    command += [word for name, value in values.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     if ran.returncode:
@@ -506,83 +330,64 @@ def in_process(folder: Path, side: str, threads: int, number: int = 0) -> dict[s
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def reference(side: str) -> str:
-    """Return the side of ours that a side is compared with."""
-    if side in ROLLOUT:
-        return f"{side.split('-')[0]}-ours"
-    return "ours-bf16" if side.endswith("bf16") else "ours"
-
-
-def measure(folder: Path, sides: Sequence[str], threads: int, rounds: int) -> Iterator[dict[str, Any]]:
+def measure(options: argparse.Namespace, threads: int) -> Iterator[dict[str, Any]]:
     """Let the sides take turns; yield what each did, with the ratio of ours to it."""
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for number in range(rounds):
-        for side in sides:
-            runs[side].append(in_process(folder, side, threads, number))
-            speed = runs[side][-1]["tokens_per_second"]
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
+    for number in range(options.rounds):
+        for side, found in runs.items():
+            found.append(in_process(options, side, threads, number))
+            speed = found[-1]["tokens_per_second"]
             print(f"{threads} threads, round {number + 1}: {side} {speed:.0f} tokens a second", flush=True)
     speeds = {side: [each["tokens_per_second"] for each in found] for side, found in runs.items()}
     for side, found in runs.items():
-        ours = speeds.get(reference(side))
-        ratio = round(median(ours) / median(speeds[side]), 2) if ours else None
-        print(f"{threads} threads: {side} {median(speeds[side]):.0f} tokens a second, ours to this {ratio}")
-        yield {
-            "side": side,
-            "threads": threads,
-            **found[-1],
-            "tokens_per_second": round(median(speeds[side])),
-            "tokens_per_second_rounds": [round(each) for each in speeds[side]],
-            "ours_to_this": ratio,
-        }
+        rival = "ours-bf16" if side.endswith("bf16") else SIDES[options.part][0]
+        own, ours = median(speeds[side]), speeds.get(rival)
+        ratio = round(median(ours) / own, 2) if ours else None
+        print(f"{threads} threads: {side} {own:.0f} tokens a second, ours/this {ratio}", flush=True)
+        rounds = [round(each) for each in speeds[side]]
+        result = {**found[-1], "tokens_per_second": round(own), "tokens_per_second_rounds": rounds}
+        yield {"side": side, "threads": threads, **result, "ours_to_this": ratio}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("update", "rollout"), nargs="?", default="update")
+    parser.add_argument("part", choices=SIDES)
     parser.add_argument("--model", default="embedded", help="embedded or hf:FOLDER")
-    parser.add_argument("--task", default="countdown")
-    parser.add_argument("--capacity", type=int, default=4)
-    parser.add_argument("--cap", type=int, default=300, help="on the critical path, in tokens")
+    parser.add_argument("--method", default="asyncthink", choices=("asyncthink", "sequential"))
     parser.add_argument("--problems", type=int, default=16, help="of a step")
     parser.add_argument("--episodes", type=int, default=8, help="of each problem")
     parser.add_argument("--steps", type=int, default=3, help="of the optimizer, the first left out")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sides", nargs="+", choices=[*UPDATE, *ROLLOUT])
+    parser.add_argument("--sides", nargs="+", choices=[*SIDES["update"], *SIDES["rollout"]])
     parser.add_argument("--json", type=Path, metavar="FILE")
-    for hidden in ("--folder", "--side", "--number"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--round", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.sides = options.sides or SIDES[options.part]
     if options.part == "rollout" and not {"OPENAI_BASE_URL", "ASYNCTHINK_MODEL"} <= os.environ.keys():
-        parser.error(
-            "rollout needs a server: OPENAI_BASE_URL and ASYNCTHINK_MODEL, as scripts/third_party sets"
-        )
+        parser.error("rollout needs a server: OPENAI_BASE_URL and ASYNCTHINK_MODEL, as scripts/third_party")
     return options
 
 
 def main() -> None:
     options = arguments()
     if options.side:
-        found = play(Path(options.folder), options.side, options.threads[0], int(options.number))
-        print(json.dumps(found))
+        print(json.dumps(play(options)))
         return
-    chosen = msgspec.convert(vars(options), Settings)
-    values: dict[str, Any] = {"settings": asdict(chosen), "rounds": options.rounds}
+    names = ("model", "method", "problems", "episodes", "rounds")
+    values: dict[str, Any] = {name: getattr(options, name) for name in names}
     values["peers"] = {name: version(name) for name in ("trl", "transformers", "accelerate")}
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        (folder / SETTINGS).write_bytes(msgspec.json.encode(chosen))
-        (folder / CHECKPOINT).symlink_to(folder_of(chosen.model).resolve())
+        options.folder = Path(made)
+        (options.folder / CHECKPOINT).symlink_to(folder_of(options.model).resolve())
         for side in ("draw", "compare") if options.part == "update" else ():
-            values[side] = in_process(folder, side, max(options.threads))
+            values[side] = in_process(options, side, max(options.threads))
             print(f"{side}: {json.dumps(values[side])}", flush=True)
-        sides = options.sides or (UPDATE if options.part == "update" else ROLLOUT)
-        values["sides"] = [
-            each for threads in options.threads for each in measure(folder, sides, threads, options.rounds)
-        ]
+        values["sides"] = [each for threads in options.threads for each in measure(options, threads)]
     save(options.json, values)
 
 
