@@ -47,7 +47,7 @@ class UpdateRecipe:
     """Of the gradient."""
     normalise_advantage: bool = False
     """Divide by the group's standard deviation."""
-    batch_tokens: Count = 4_096
+    batch_tokens: Count = 2_048
     """Tokens, padding included, that go through the model at a time: a matter of memory and speed only."""
     bfloat16: bool = False
     """Matrix products of the update in bfloat16; parameters stay float32."""
