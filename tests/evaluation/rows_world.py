@@ -57,6 +57,7 @@ def row(
 ) -> Row:
     """One row, whose only step on each budget is at what it spent."""
     score = correct / asked
+    together = None if pooled is None else pooled / asked
     return Row(
         arm=arm,
         problem=problem,
@@ -67,14 +68,14 @@ def row(
         score=score,
         asked=asked,
         correct=correct,
-        pooled=None if pooled is None else pooled / asked,
+        pooled=together,
         pooled_correct=pooled,
         answered=FormatError.NO_ANSWER.value not in errors,
         stop_reason="budget" if FormatError.NO_ANSWER.value in errors else "answer",
         format_errors=tuple(errors),
-        by_ticks=(Step(cost=ticks, score=score),),
-        by_tokens=(Step(cost=tokens, score=score),),
-        by_workers=(Step(cost=forks, score=score),),
+        by_ticks=(Step(cost=ticks, score=score, pooled=together),),
+        by_tokens=(Step(cost=tokens, score=score, pooled=together),),
+        by_workers=(Step(cost=forks, score=score, pooled=together),),
         lost_workers=0,
         failed_workers=0,
         metrics=metrics(ticks, tokens, forks, waits=waits, concurrency=concurrency, wall=wall),

@@ -64,6 +64,11 @@ def steps(*pairs: tuple[int, float]) -> tuple[Step, ...]:
     return tuple(Step(cost=cost, score=score) for cost, score in pairs)
 
 
+def pooling(*triples: tuple[int, float, float]) -> tuple[Step, ...]:
+    """Steps of parallel thinking: cost, score of the vote, score of all answers together."""
+    return tuple(Step(cost=cost, score=score, pooled=pooled) for cost, score, pooled in triples)
+
+
 def test_the_lines_are_what_they_are_called() -> None:
     scores = [
         [part.correct for part in ASKED.task.check(ASKED.problem, lines(*each)).parts]
@@ -131,30 +136,30 @@ def test_a_parallel_trace_that_ends_later_is_left_out_under_a_smaller_cap() -> N
     # The vote over all keeps the first four lines: two of trace 0, then two of trace 1.
     assert row.score == 0.75
     assert (row.pooled, row.pooled_correct) == (0.75, 3)
-    assert row.by_ticks == steps((3, 0.0), (5, 0.25), (8, 0.75))
+    assert row.by_ticks == pooling((3, 0.0, 0.0), (5, 0.25, 0.25), (8, 0.75, 0.75))
     # Trace 2 ends with 3 + 3 + 3 tokens decoded, trace 0 before the others had their fifth, trace 1 at the end.
-    assert row.by_tokens == steps((9, 0.0), (5 + 4 + 3, 0.25), (5 + 8 + 3, 0.75))
-    assert row.by_workers == steps((0, 0.25), (1, 0.75), (2, 0.75))
+    assert row.by_tokens == pooling((9, 0.0, 0.0), (5 + 4 + 3, 0.25, 0.25), (5 + 8 + 3, 0.75, 0.75))
+    assert row.by_workers == pooling((0, 0.25, 0.25), (1, 0.75, 0.75), (2, 0.75, 0.75))
 
 
 def test_a_later_trace_can_outvote_a_better_one() -> None:
     row = row_of(parallel((2, lines(*GOOD)), (4, lines(*WRONG)), (6, lines(*WRONG))), ASKED)
-    assert row.by_ticks == steps((2, 0.75), (4, 0.75), (6, 0.0))
+    assert row.by_ticks == pooling((2, 0.75, 0.75), (4, 0.75, 0.75), (6, 0.0, 0.75))
     assert row.score == 0.0
     assert (row.pooled, row.pooled_correct) == (0.75, 3), "whoever could pick would still pick these"
-    assert row.by_workers == steps((0, 0.75), (1, 0.75), (2, 0.0))
+    assert row.by_workers == pooling((0, 0.75, 0.75), (1, 0.75, 0.75), (2, 0.0, 0.75))
 
 
 def test_traces_that_end_in_one_tick_share_a_step_of_ticks_but_not_of_tokens() -> None:
     row = row_of(parallel((4, GOOD[0]), (4, GOOD[1]), (4, GOOD[2])), ASKED)
-    assert row.by_ticks == steps((4, 0.75))
-    assert row.by_tokens == steps((4 + 3 + 3, 0.25), (4 + 4 + 3, 0.5), (12, 0.75))
+    assert row.by_ticks == pooling((4, 0.75, 0.75))
+    assert row.by_tokens == pooling((4 + 3 + 3, 0.25, 0.25), (4 + 4 + 3, 0.5, 0.5), (12, 0.75, 0.75))
 
 
 def test_a_trace_that_wrote_nothing_stands_at_no_cost() -> None:
     row = row_of(parallel((0, None), (3, GOOD[0]), (0, None)), ASKED)
-    assert row.by_ticks == steps((0, 0.0), (3, 0.25))
-    assert row.by_tokens == steps((0, 0.0), (3, 0.25))
+    assert row.by_ticks == pooling((0, 0.0, 0.0), (3, 0.25, 0.25))
+    assert row.by_tokens == pooling((0, 0.0, 0.0), (3, 0.25, 0.25))
     assert row.lost_workers == 1
 
 
@@ -164,7 +169,7 @@ def test_reasoning_and_dictated_text_cost_what_decoded_text_costs() -> None:
     prompt = Segment(kind=SegmentKind.PROMPT, text="q", n_tokens=90)
     second = replace(one.traces[1], segments=(prompt, hidden, *one.traces[1].segments, inserted(7)))
     row = row_of(replace(one, traces=(one.traces[0], second)), ASKED)
-    assert row.by_ticks == steps((4, 0.25), (8, 0.5))
+    assert row.by_ticks == pooling((4, 0.25, 0.25), (8, 0.5, 0.5))
 
 
 def test_an_episode_of_no_evaluation_is_refused() -> None:
@@ -236,7 +241,7 @@ async def test_under_every_cap_on_t_the_record_tells_the_score(method: str) -> N
     seen: set[float] = set()
     for script, capacity in worlds(method, 12):
         row = row_of(await think(method, script, capacity), ASKED)
-        assert row.by_ticks[-1] == Step(cost=row.metrics.critical_path, score=row.score)
+        assert row.by_ticks[-1] == Step(cost=row.metrics.critical_path, score=row.score, pooled=row.pooled)
         for cap in range(1, row.metrics.critical_path + 2):
             got = await scored(method, script, capacity, max_critical_path=cap)
             assert got == worth(row.by_ticks, cap), (script, cap)
@@ -263,7 +268,7 @@ async def test_under_every_cap_on_tokens_the_record_tells_the_score(method: str,
     for script, capacity in worlds(method, 12):
         one = await think(method, script, capacity)
         row = row_of(one, ASKED)
-        assert row.by_tokens[-1] == Step(cost=row.metrics.decoded_tokens, score=row.score)
+        assert row.by_tokens[-1] == Step(cost=row.metrics.decoded_tokens, score=row.score, pooled=row.pooled)
         lengths = [
             sum(part.n_tokens for part in trace.segments if part.kind != "prompt") for trace in one.traces
         ]
@@ -295,7 +300,7 @@ async def test_a_cap_on_tokens_is_exact_for_organizers_that_leave_nobody_at_work
 async def test_fewer_parallel_workers_are_the_first_traces() -> None:
     for script, _ in worlds("parallel", 12):
         row = row_of(await think("parallel", script, 4), ASKED)
-        assert row.by_workers[-1] == Step(cost=row.metrics.forks, score=row.score)
+        assert row.by_workers[-1] == Step(cost=row.metrics.forks, score=row.score, pooled=row.pooled)
         found = [row_of(await think("parallel", script, n + 1), ASKED).score for n in range(4)]
         assert found == [worth(row.by_workers, n) for n in range(4)]
 
@@ -313,4 +318,7 @@ def test_a_row_can_be_written_and_read_again() -> None:
     row = row_of(parallel((5, GOOD[0]), (8, None)), ASKED)
     line = msgspec.json.encode(row)
     assert msgspec.json.decode(line, type=Row) == row
-    assert json.loads(line)["by_ticks"] == [{"cost": 5, "score": 0.25}, {"cost": 8, "score": 0.25}]
+    assert json.loads(line)["by_ticks"] == [
+        {"cost": 5, "score": 0.25, "pooled": 0.25},
+        {"cost": 8, "score": 0.25, "pooled": 0.25},
+    ]

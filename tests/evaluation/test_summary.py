@@ -247,6 +247,45 @@ def test_what_arms_score_under_a_matched_budget() -> None:
     assert (tight.scores["asyncthink"].low, tight.scores["asyncthink"].high) == (0.0, 1.0)
 
 
+def test_the_pooled_union_is_matched_beside_the_vote() -> None:
+    steps = (Step(cost=90, score=0.5, pooled=0.5), Step(cost=160, score=0.25, pooled=1.0))
+    voted = row("parallel", "a", method="parallel", correct=1, pooled=4, ticks=160)
+    rows = [row("asyncthink", "a", ticks=200), replace(voted, by_ticks=steps)]
+    found = of(rows, "a", ["asyncthink", "parallel"])
+    match = next(each for each in found.matches if (each.budget_of, each.budget) == ("critical_path", 160))
+    assert {name: estimate.mean for name, estimate in match.scores.items()} == {
+        "asyncthink": 0.0,
+        "parallel": 0.25,
+        "parallel (pooled)": 1.0,
+    }
+    curves = {arm.name: arm.pooled_curves for arm in found.arms}
+    assert curves["asyncthink"] == {}
+    under = {point.budget: point.score.mean for point in curves["parallel"]["critical_path"]}
+    assert {cap: score for cap, score in under.items() if cap in (85, 100, 199)} == {85: 0, 100: 0.5, 199: 1}
+    # Equally accurate from 200 and from 160 ticks on; the vote is never completely right.
+    assert [(one.second, one.first_cap, one.second_cap) for one in found.equals] == [
+        ("parallel (pooled)", 200, 160)
+    ]
+
+
+def test_the_caps_at_which_two_methods_are_equally_accurate() -> None:
+    rows = [
+        *(row("one", key, ticks=ticks) for key, ticks in zip("abcd", (10, 20, 40, 80), strict=True)),
+        *(row("two", key, ticks=ticks) for key, ticks in zip("abc", (100, 200, 300), strict=True)),
+        row("two", "d", correct=3, ticks=5),
+        row("three", "a", correct=0),
+    ]
+    found = of(rows, "abcd", ["one", "two", "three"]).equals
+    # Both have three of four: the first one from 40 ticks on, the second from 300.
+    assert [(one.first, one.second, one.all_correct) for one in found] == [("one", "two", 0.75)]
+    assert (found[0].first_cap, found[0].second_cap) == (40, 300)
+    assert found[0].shorter.mean == pytest.approx(1 - 40 / 300)
+    # Without problem c it is 20 of 200, without b and c 10 of 100.
+    assert (found[0].shorter.low, found[0].shorter.high) == pytest.approx((1 - 40 / 300, 0.9))
+    backwards = of(rows, "abcd", ["two", "one"]).equals[0]
+    assert (backwards.first_cap, backwards.second_cap) == (300, 40)
+
+
 def test_arms_with_one_median_share_a_match() -> None:
     rows = [row("one", "a", ticks=50, tokens=60, forks=0), row("two", "a", ticks=50, tokens=70, forks=0)]
     found = of(rows, "a", ["one", "two"]).matches

@@ -107,18 +107,31 @@ def test_matched_budgets() -> None:
         "measure": "accuracy %",
         "asyncthink": "50.0 [0.0, 100.0]",
         "sequential": "0.0",
-        "parallel": "0.0",
+        "parallel (vote)": "0.0",
+        "parallel (pooled)": "0.0",
     }
     score = cells(latency, 3)
     assert (score["measure"], score["asyncthink"]) == ("score", "0.500 [0.000, 1.000]")
     assert score["sequential"] == "0.375 [0.000, 0.750]"
     tokens = cells(found["matched_decoded_tokens"], 0)
-    assert (tokens["tokens at most"], tokens["asyncthink"], tokens["parallel"]) == (
+    assert (tokens["tokens at most"], tokens["asyncthink"], tokens["parallel (vote)"]) == (
         *("200", "50.0 [0.0, 100.0]", "0.0"),
     )
     workers = found["matched_workers"]
     assert [row[0].text for row in workers.rows] == ["0", "3"] * 2
     assert cells(workers, 0)["asyncthink"] == "0.0", "it needed more"
+
+
+def test_latency_at_equal_accuracy() -> None:
+    assert cells(known(by_hand())["equal"], 0) == {
+        "with": "parallel (pooled)",
+        "accuracy %": "50.0",
+        "T of asyncthink": "100",
+        "T of the other": "300",
+        "shorter by %": "66.7",
+    }
+    never = summarise("countdown", [row("one"), row("two", correct=3)], ["0"], ["one", "two"], 1)
+    assert "equal" not in known(never), "two is never completely right"
 
 
 def test_paired_differences() -> None:

@@ -18,6 +18,8 @@ class Step(Value, frozen=True, kw_only=True):
     cost: int
     """The least budget for it."""
     score: float
+    pooled: float | None = None
+    """Parallel thinking: the score of the answers so far together; None for other methods."""
 
 
 class Row(Value, frozen=True, kw_only=True):
@@ -126,12 +128,16 @@ def _merged_steps(episode: Episode, asked: Asked) -> Iterator[tuple[Step, ...]]:
     answers = [trace.result for trace in episode.traces]
 
     @cache
-    def worth(ended: tuple[int, ...]) -> float:
+    def worth(ended: tuple[int, ...]) -> tuple[float, float]:
         texts = [text for i in ended if (text := answers[i]) is not None]
-        return asked.task.check(asked.problem, asked.task.merge(texts)).value if texts else 0.0
+        if not texts:
+            return 0.0, 0.0
+        voted = asked.task.check(asked.problem, asked.task.merge(texts))
+        return voted.value, asked.task.pool(asked.problem, texts).value
 
     for costs in (lengths, spent, range(len(lengths))):
-        yield tuple(
-            Step(cost=cost, score=worth(tuple(i for i, own in enumerate(costs) if own <= cost)))
-            for cost in sorted(set(costs))
-        )
+        steps: list[Step] = []
+        for cost in sorted(set(costs)):
+            voted, pooled = worth(tuple(i for i, own in enumerate(costs) if own <= cost))
+            steps.append(Step(cost=cost, score=voted, pooled=pooled))
+        yield tuple(steps)

@@ -66,7 +66,7 @@ class Bootstrap:
         if not values:
             return None
         sums, counts = self._clusters(values)
-        low, high = _interval(self._means(sums, counts))
+        low, high = interval(self._means(sums, counts))
         return Estimate(
             mean=float(sums.sum() / counts.sum()),
             low=low,
@@ -89,7 +89,7 @@ class Bootstrap:
         gaps = gaps.round(12)  # thirds that are added in another order differ in their last bit
         means = self._means(gaps, both.astype(np.float64))
         means = means[~np.isnan(means)]
-        low, high = _interval(means)
+        low, high = interval(means)
         tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
         return Difference(
             mean=float(gaps[both].mean()),
@@ -115,7 +115,8 @@ class Bootstrap:
             return (self._draws @ sums) / (self._draws @ counts)
 
 
-def _interval(means: Reals) -> tuple[float, float]:
+def interval(means: Reals) -> tuple[float, float]:
+    """Return the 2.5th and the 97.5th percentile of what draws gave, NaN left out."""
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -151,8 +152,8 @@ def organisation_gain(
     first, chance, best = map(bootstrap.draws, trio)
     lead = np.where(best > chance, best - chance, np.nan)
     clear = bool(np.nanpercentile(best - chance, 2.5) > 0)
-    interval = _interval((first - chance) / lead) if clear else (None, None)
-    return Gain(mean=(means[0] - means[1]) / (means[2] - means[1]), low=interval[0], high=interval[1])
+    low, high = interval((first - chance) / lead) if clear else (None, None)
+    return Gain(mean=(means[0] - means[1]) / (means[2] - means[1]), low=low, high=high)
 
 
 def quantiles(

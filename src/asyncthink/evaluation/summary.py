@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +16,8 @@ from asyncthink.evaluation.statistics import (
     Difference,
     Estimate,
     Gain,
+    Reals,
+    interval,
     organisation_gain,
     quantiles,
 )
@@ -24,6 +27,13 @@ Pairs: TypeAlias = list[tuple[str, float]]
 BUDGETS = {"critical_path": "by_ticks", "decoded_tokens": "by_tokens", "workers": "by_workers"}
 """What methods are matched on -> the rows' field with the score under such a budget."""
 CURVE_POINTS = 40
+MOST_CAPS = 400
+"""Caps on T that are tried to find where methods are equally accurate."""
+
+
+def contender(arm: str, pooled: bool) -> str:
+    """Return what an arm, or the pooled union of its traces, is called in what methods are matched by."""
+    return f"{arm} (pooled)" if pooled else arm
 
 
 class CurvePoint(Value, frozen=True, kw_only=True):
@@ -72,6 +82,8 @@ class Arm(Value, frozen=True, kw_only=True):
     """Reason -> episodes."""
     curves: dict[str, tuple[CurvePoint, ...]]
     """One of BUDGETS -> points at rising budgets."""
+    pooled_curves: dict[str, tuple[CurvePoint, ...]]
+    """The same of the pooled union of parallel traces; empty for other methods."""
 
 
 class Comparison(Value, frozen=True, kw_only=True):
@@ -93,8 +105,21 @@ class Match(Value, frozen=True, kw_only=True):
     """The median that `arm` spends."""
     arm: str
     scores: dict[str, Estimate]
-    """Arm -> score."""
+    """Contender -> score."""
     all_correct: dict[str, Estimate]
+
+
+class Equal(Value, frozen=True, kw_only=True):
+    """How long two contenders need for one accuracy: the one that the less accurate of them reaches in the end."""
+
+    first: str
+    second: str
+    all_correct: float
+    first_cap: int
+    """The least cap on T under which it is as accurate as that."""
+    second_cap: int
+    shorter: Estimate
+    """Share by which the first one's cap is below the second's."""
 
 
 class Summary(Value, frozen=True, kw_only=True):
@@ -111,6 +136,8 @@ class Summary(Value, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...]
     """Each arm with the first one."""
     matches: tuple[Match, ...]
+    equals: tuple[Equal, ...]
+    """The first arm with each other contender; without those that are never completely right."""
     gains: dict[str, Gain]
     """Measure, perhaps with a cap on T -> organisation gain of the arm `asyncthink`; empty without random and
     oracle forks over the same model and capacity."""
@@ -189,6 +216,7 @@ def summarise(
         ),
         comparisons=tuple(_compare(by_arm, bootstrap, asked)),
         matches=matches,
+        equals=tuple(_equals(by_arm, bootstrap)),
         gains=_gains(by_arm, bootstrap, matches),
         absent=tuple(name for name, found in by_arm.items() if not found),
     )
@@ -237,7 +265,27 @@ def _arm(
         format_errors=dict(Counter(error for row in rows for error in row.format_errors).most_common()),
         stops=dict(Counter(row.stop_reason for row in rows).most_common()),
         curves={budget: tuple(_curve(rows, budget, grid, bootstrap)) for budget, grid in grids.items()},
+        pooled_curves={
+            budget: tuple(_curve(rows, budget, grid, bootstrap, pooled=True))
+            for budget, grid in grids.items()
+        }
+        if _several(rows)
+        else {},
     )
+
+
+def _several(rows: Sequence[Row]) -> bool:
+    """Whether there is a pooled union beside the answers."""
+    return any(row.pooled is not None for row in rows)
+
+
+def _contenders(by_arm: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Sequence[Row], bool]]:
+    """Yield name, rows, and whether the pooled union is meant."""
+    for name, rows in by_arm.items():
+        if rows:
+            yield contender(name, False), rows, False
+        if _several(rows):
+            yield contender(name, True), rows, True
 
 
 def _join_costs(rows: Sequence[Row]) -> list[JoinCost]:
@@ -261,9 +309,12 @@ def _steps(row: Row, budget: str) -> tuple[Step, ...]:
     return getattr(row, BUDGETS[budget])
 
 
-def worth(steps: Sequence[Step], budget: float) -> float:
+def worth(steps: Sequence[Step], budget: float, *, pooled: bool = False) -> float:
     """Return the score under a budget: that of the last step it pays for, 0 before the first."""
-    return next((step.score for step in reversed(steps) if step.cost <= budget), 0.0)
+    paid = next((step for step in reversed(steps) if step.cost <= budget), None)
+    if paid is None:
+        return 0.0
+    return paid.pooled if pooled and paid.pooled is not None else paid.score
 
 
 def _grid(budget: str, rows: Sequence[Row]) -> list[int]:
@@ -273,21 +324,26 @@ def _grid(budget: str, rows: Sequence[Row]) -> list[int]:
     return sorted({round(last * i / CURVE_POINTS) for i in range(CURVE_POINTS + 1)})
 
 
-def _curve(rows: Sequence[Row], budget: str, grid: Sequence[int], bootstrap: Bootstrap) -> list[CurvePoint]:
+def _curve(
+    rows: Sequence[Row], budget: str, grid: Sequence[int], bootstrap: Bootstrap, *, pooled: bool = False
+) -> list[CurvePoint]:
     points: list[CurvePoint] = []
     for cap in grid:
-        scores, right = _under(rows, budget, cap, bootstrap)
+        scores, right = _under(rows, budget, cap, bootstrap, pooled=pooled)
         if scores is not None and right is not None:
             points.append(CurvePoint(budget=cap, score=scores, all_correct=right))
     return points
 
 
 def _under(
-    rows: Sequence[Row], budget: str, cap: float, bootstrap: Bootstrap
+    rows: Sequence[Row], budget: str, cap: float, bootstrap: Bootstrap, *, pooled: bool = False
 ) -> tuple[Estimate | None, Estimate | None]:
-    scores: Pairs = [(row.problem, worth(_steps(row, budget), cap)) for row in rows]
-    right: Pairs = [(problem, float(score == 1.0)) for problem, score in scores]
-    return bootstrap.estimate(scores), bootstrap.estimate(right)
+    scores: Pairs = [(row.problem, worth(_steps(row, budget), cap, pooled=pooled)) for row in rows]
+    return bootstrap.estimate(scores), bootstrap.estimate(_whole(scores))
+
+
+def _whole(scores: Pairs) -> Pairs:
+    return [(problem, float(score == 1.0)) for problem, score in scores]
 
 
 def _compare(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap, asked: int) -> list[Comparison]:
@@ -320,7 +376,8 @@ def _match(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> list[Ma
                 continue
             cap = int(np.median([_steps(row, budget)[-1].cost for row in rows]))
             under = {
-                each: _under(theirs, budget, cap, bootstrap) for each, theirs in by_arm.items() if theirs
+                each: _under(theirs, budget, cap, bootstrap, pooled=pooled)
+                for each, theirs, pooled in _contenders(by_arm)
             }
             found.setdefault(
                 (budget, cap),
@@ -333,6 +390,72 @@ def _match(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> list[Ma
                 ),
             )
     return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reach:
+    """How accurate a contender is under rising caps on T."""
+
+    caps: Reals
+    """[caps]"""
+    mean: Reals
+    """[caps]; it never falls."""
+    draws: Reals
+    """[caps, resamples]"""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], pooled: bool, bootstrap: Bootstrap) -> _Reach:
+        costs = np.unique([step.cost for row in rows for step in row.by_ticks])
+        caps = costs[
+            np.unique(np.linspace(0, len(costs) - 1, min(len(costs), MOST_CAPS)).round().astype(int))
+        ]
+        found = [
+            _whole([(row.problem, worth(row.by_ticks, cap, pooled=pooled)) for row in rows]) for cap in caps
+        ]
+        mean = np.array([sum(value for _, value in pairs) / len(pairs) for pairs in found])
+        draws = np.array([bootstrap.draws(pairs) for pairs in found])
+        return cls(
+            caps=caps.astype(np.float64),
+            mean=np.maximum.accumulate(mean),
+            draws=np.maximum.accumulate(draws, axis=0),
+        )
+
+    def cap(self, level: float) -> float:
+        return float(self.caps[np.argmax(self.mean >= level)])
+
+    def drawn_caps(self, levels: Reals) -> Reals:
+        """Return the cap of each draw for that draw's level, both [resamples]."""
+        return self.caps[np.argmax(self.draws >= levels, axis=0)]
+
+
+def _equals(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> Iterator[Equal]:
+    """Compare the first contender with each other one."""
+    found = [(name, rows, _Reach.of(rows, pooled, bootstrap)) for name, rows, pooled in _contenders(by_arm)]
+    for name, rows, theirs in found[1:]:
+        first, own, ours = found[0]
+        level = min(ours.mean[-1], theirs.mean[-1])
+        if level <= 0:
+            continue
+        levels = np.minimum(ours.draws[-1], theirs.draws[-1])
+        levels[levels <= 0] = np.nan
+        shorter = 1 - ours.drawn_caps(levels) / np.maximum(theirs.drawn_caps(levels), 1)
+        shorter[np.isnan(levels)] = np.nan
+        low, high = interval(shorter)
+        caps = ours.cap(level), theirs.cap(level)
+        yield Equal(
+            first=first,
+            second=name,
+            all_correct=float(level),
+            first_cap=int(caps[0]),
+            second_cap=int(caps[1]),
+            shorter=Estimate(
+                mean=1 - caps[0] / max(caps[1], 1),
+                low=low,
+                high=high,
+                problems=len({row.problem for row in (*own, *rows)}),
+                samples=len(own) + len(rows),
+            ),
+        )
 
 
 def _gains(
@@ -348,7 +471,7 @@ def _gains(
         found = {measure: [_values(rows, MEASURES[measure]) for rows in trio]}
         for cap in caps:
             under = [[(row.problem, worth(row.by_ticks, cap)) for row in rows] for rows in trio]
-            whole = [[(problem, float(value == 1.0)) for problem, value in pairs] for pairs in under]
+            whole = [_whole(pairs) for pairs in under]
             found[f"{measure} at T <= {cap}"] = under if measure == "score" else whole
         for name, (policy, chance, best) in found.items():
             if gain := organisation_gain(bootstrap, policy, chance, best):

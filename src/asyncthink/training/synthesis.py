@@ -138,14 +138,14 @@ def organizer_example(
     """Return an organizer's trace with a random legal structure of at most capacity-1 open forks.
 
     It stops when enough is known, or after a random number of parts, `most_parts` at most, or when no other part
-    would be done by a random tick between 60 % and all of `most_ticks`.
+    would be done by a random tick between 80 % and all of `most_ticks`.
     """
     divider = DIVIDERS[asked.task.name]
     writer = _Writer(divider, divider.harvest(asked.problem))
     parts = list(divider.parts(asked.problem))
     random.shuffle(parts)
     parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.5, 1.2))), most_parts)]
-    until = inf if most_ticks is None else most_ticks * random.uniform(0.6, 1)
+    until = inf if most_ticks is None else most_ticks * random.uniform(0.8, 1)
     shape = Shape.draw(structure, capacity, random, own_thinking)
     while not writer.harvest.done and (parts or writer.open_forks):
         if parts and not writer.fits(parts[-1], until):

@@ -158,12 +158,11 @@ def frontier(figure: Figure, shown: Scene, budget: str, title: str) -> None:
         axes.grid(True)
         axes.set_title(called)
         tops, ends = [0.01], [0.0]
-        for arm in shown.summary.arms:
-            _curve(axes, shown, arm, budget, measure, scale)
-            points = arm.curves.get(budget, ())
+        for line in lines(shown.summary):
+            _curve(axes, shown, line, budget, measure, scale)
+            points = line.curve(budget)
             tops += [getattr(point, measure).high for point in points]
             ends += [float(point.budget) for point in points]
-        for line in lines(shown.summary):
             tops.append(_point(axes, shown.looks[line.arm.name], line, budget, measure, scale))
             spent = line.measure(budget)
             ends.append(spent.high if spent else 0.0)
@@ -175,14 +174,16 @@ def frontier(figure: Figure, shown: Scene, budget: str, title: str) -> None:
     _legend(figure, shown, "line", pooled=True)
 
 
-def _curve(axes: Axes, shown: Scene, arm: Arm, budget: str, measure: str, scale: float) -> None:
-    look, points = shown.looks[arm.name], arm.curves.get(budget, ())
+def _curve(axes: Axes, shown: Scene, line: Line, budget: str, measure: str, scale: float) -> None:
+    look, points = shown.looks[line.arm.name], line.curve(budget)
     found: list[Estimate] = [getattr(point, measure) for point in points]
     budgets = [point.budget for point in points]
     few = len(shown.summary.arms) <= MOST_BANDS
     pen: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.7 if few else 0.9}
+    if line.pooled:
+        pen["linewidth"] *= 0.5
     axes.plot(budgets, [one.mean * scale for one in found], **pen)
-    if few:
+    if few and not line.pooled:
         low, high = [one.low * scale for one in found], [one.high * scale for one in found]
         axes.fill_between(budgets, low, high, color=look.colour, alpha=0.13, linewidth=0)
 

@@ -83,8 +83,8 @@ def _rows(shown: Scene) -> float:
 
 _BAND = (
     "The curve is what a method scores if every episode is cut off at that budget, read off the record, with its "
-    "95 % interval; the marker is the mean with what the method itself spends, hollow for the pooled union of "
-    "parallel traces. Up and to the left is better."
+    "95 % interval; the marker is the mean with what the method itself spends; thin, with a hollow marker, for the "
+    "pooled union of parallel traces. Up and to the left is better."
 )
 PLANS = (
     _Plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from asyncthink.evaluation.recipe import DEFAULT_AT_ONCE, Recipe
 from asyncthink.evaluation.report.cells import counted, difference, estimates
-from asyncthink.evaluation.report.tables import arm_labels, missing
+from asyncthink.evaluation.report.tables import arm_labels, lines, missing
 from asyncthink.evaluation.statistics import Difference, Estimate
 from asyncthink.evaluation.summary import Comparison, Match, Summary
 from asyncthink.tasks import Split
@@ -106,11 +106,10 @@ def _claim(summary: Summary) -> Match | None:
 
 
 def _matched(summary: Summary, names: Mapping[str, str], match: Match) -> str:
-    shares = [
-        f"{names[arm.name]} {_percent(match.all_correct.get(arm.name))}" for arm in summary.arms[:MOST_ARMS]
-    ]
+    rows = lines(summary)
+    shares = [f"{row.label} {_percent(match.all_correct.get(row.name))}" for row in rows[:MOST_ARMS]]
     right = "all answers right" if summary.asked > 1 else "the right answer"
-    if left := len(summary.arms) - len(shares):
+    if left := len(rows) - len(shares):
         shares += [f"and {left} more in the table of matched latency"] if left > 0 else []
     return (
         f"Under one cap on T for all, {match.budget:,} ticks (the median of {names.get(match.arm, match.arm)}), this share "

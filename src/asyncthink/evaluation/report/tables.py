@@ -22,7 +22,7 @@ from asyncthink.evaluation.report.cells import (
     table,
 )
 from asyncthink.evaluation.statistics import Estimate
-from asyncthink.evaluation.summary import Arm, Comparison, Match, Summary
+from asyncthink.evaluation.summary import Arm, Comparison, CurvePoint, Match, Summary, contender
 from asyncthink.protocol.actions import PAPER_ERRORS, FormatError
 
 Columns: TypeAlias = list[tuple[str, Sequence[Cell | str]]]
@@ -42,6 +42,15 @@ class Line:
     label: str
     arm: Arm
     pooled: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in what methods are matched by."""
+        return contender(self.arm.name, self.pooled)
+
+    def curve(self, budget: str) -> Sequence[CurvePoint]:
+        """Return the points of one of BUDGETS."""
+        return (self.arm.pooled_curves if self.pooled else self.arm.curves).get(budget, ())
 
     def measure(self, name: str) -> Estimate | None:
         """Return one of the arm's measures."""
@@ -74,6 +83,7 @@ def tables(summary: Summary) -> list[Table]:
         _main(summary),
         _at_least(summary),
         *([_ablation(summary)] if summary.arms else []),
+        _equal(summary),
         *(_matched(summary, budget) for budget in _BUDGETS),
         _differences(summary),
         _gain(summary),
@@ -182,17 +192,17 @@ _BUDGETS = {
     "critical_path": (
         "Matched latency: the same cap on T",
         "T at most",
-        "of parallel thinking, the traces that are not done by then are left out of the vote",
+        "of parallel thinking, the traces that are not done by then are left out",
     ),
     "decoded_tokens": (
         "Matched spending: the same cap on all agents' tokens",
         "tokens at most",
-        "of parallel thinking, the traces that are not done when it is spent are left out of the vote",
+        "of parallel thinking, the traces that are not done when it is spent are left out",
     ),
     "workers": (
         "Matched workers: the same cap on how many are forked",
         "workers at most",
-        "of parallel thinking, only the first traces vote",
+        "of parallel thinking, only the first traces count",
     ),
 }
 """Budget -> title, column, and how parallel thinking is read."""
@@ -212,9 +222,9 @@ def _matched(summary: Summary, budget: str) -> Table | None:
     if len(measures) > 1:
         columns.append(("measure", [measure for measure in measures for _ in matches]))
     words = len(columns)
-    for arm in summary.arms:
-        cells = [cell for measure in measures for cell in _under(matches, arm.name, measure)]
-        columns.append((names[arm.name], cells))
+    for line in lines(summary):
+        cells = [cell for measure in measures for cell in _under(matches, line.name, measure)]
+        columns.append((line.label, cells))
     note = (
         "Each row puts all methods under one budget, the median that one of them needs, read off the record: an "
         f"episode that needed more counts 0; {parallel}."
@@ -222,10 +232,29 @@ def _matched(summary: Summary, budget: str) -> Table | None:
     return table(f"matched_{budget}", title, columns, note, texts=words)
 
 
-def _under(matches: Sequence[Match], arm: str, measure: str) -> list[Cell]:
+def _under(matches: Sequence[Match], name: str, measure: str) -> list[Cell]:
     if measure == "score":
-        return estimates((match.scores.get(arm) for match in matches), places=SCORE_PLACES)
-    return estimates((match.all_correct.get(arm) for match in matches), percent=True)
+        return estimates((match.scores.get(name) for match in matches), places=SCORE_PLACES)
+    return estimates((match.all_correct.get(name) for match in matches), percent=True)
+
+
+def _equal(summary: Summary) -> Table | None:
+    if not summary.equals:
+        return None
+    known = {line.name: line.label for line in lines(summary)}
+    first = known[summary.equals[0].first]
+    columns: Columns = [
+        ("with", [known[one.second] for one in summary.equals]),
+        ("accuracy %", [figure(100 * one.all_correct, 1) for one in summary.equals]),
+        (f"T of {first}", [f"{one.first_cap:,}" for one in summary.equals]),
+        ("T of the other", [f"{one.second_cap:,}" for one in summary.equals]),
+        ("shorter by %", estimates((one.shorter for one in summary.equals), percent=True)),
+    ]
+    note = (
+        f"How long {first} and each other method need to be equally accurate: accuracy is that which the less "
+        "accurate of the two reaches in the end, T the least cap under which each has it, read off the record."
+    )
+    return table("equal", "Latency at equal accuracy", columns, note)
 
 
 _COMPARED = {
