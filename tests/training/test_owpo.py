@@ -211,6 +211,11 @@ def test_the_rate_rises_and_stays(tmp_path: Path, chain: str, seen: Seen) -> Non
     assert [scale for _, _, scale, _ in seen.updates] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+def test_the_rate_falls_at_the_end(tmp_path: Path, chain: str, seen: Seen) -> None:
+    train_rl(tiny(tmp_path, chain, steps="6", warmup_steps="2\ncooldown_steps = 3"), seen)
+    assert [scale for _, _, scale, _ in seen.updates] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
 def test_a_step_in_several_updates(tmp_path: Path, chain: str, seen: Seen) -> None:
     """Each on its own groups; from the second on the policy has moved, and ratios leave 1."""
     train_rl(tiny(tmp_path, chain, steps="2", problems="4", updates="2", learning_rate="0.05"), seen)

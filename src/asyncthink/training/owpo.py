@@ -206,7 +206,8 @@ class _Run:
     ) -> list[Updated]:
         """Learn from all groups, in as many updates as the recipe says."""
         update = self.recipe.update
-        warm = min((self.position.step + 1) / update.warmup_steps, 1.0)
+        left = (update.steps - self.position.step) / (update.cooldown_steps + 1)
+        scale = min((self.position.step + 1) / update.warmup_steps, 1.0, left)
         parts = [
             _weighed(groups[i : i + size], rewards[i : i + size], normalise=update.normalise_advantage)
             for size in [len(groups) // update.updates]
@@ -218,7 +219,7 @@ class _Run:
             if update.updates > 1
             else [None] * len(parts)
         )
-        return [self.updater.step(*part, warm, before) for part, before in zip(parts, old, strict=True)]
+        return [self.updater.step(*part, scale, before) for part, before in zip(parts, old, strict=True)]
 
     def _metrics(
         self,

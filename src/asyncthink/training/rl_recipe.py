@@ -39,7 +39,9 @@ class UpdateRecipe:
     steps: Count = 180
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-4
     warmup_steps: Count = 5
-    """Steps over which the rate rises linearly; it then stays."""
+    """First steps, over which the rate rises linearly."""
+    cooldown_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Last steps, over which it falls linearly, to nothing after the last one; between the two it stays."""
     weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     updates: Count = 1
     """Updates a step, each on a part of its groups; with more than one, ratios leave 1 and clipping begins."""
