@@ -1,6 +1,6 @@
 """Forks against difficulty: 3 and 4 numbers, one to four expressions wanted, before and after learning.
 
-    python benchmarks/difficulty.py --model hf:runs/sft/checkpoint hf:runs/rl/checkpoint [--split test] [--json FILE]
+    python benchmarks/difficulty.py --model hf:runs/sft/checkpoint hf:runs/rl/checkpoint [--split dev] [--json FILE]
 
 Problems of a size with at least so many expressions are drawn from the split, the same for every model. Means come
 with 95 % intervals, resampled by problem.
@@ -100,10 +100,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", nargs="+", default=["embedded"])
-    parser.add_argument("--split", default="test", choices=[*Split])
+    parser.add_argument("--split", default="dev", choices=[*Split])
     parser.add_argument("--limit", type=int, default=100, help="problems of a level")
     parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--cap", type=int, default=300, help="ticks on T")
+    parser.add_argument("--cap", type=int, default=320, help="ticks on T")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)

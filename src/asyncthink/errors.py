@@ -6,6 +6,7 @@
     │   ├── MissingExtraError  2    an optional dependency is not installed
     │   ├── UnsupportedQueryError 2 the model was not made for this question
     │   └── RecordError        2    a file or folder is not what it should be
+    ├── DivergedError          1    a training's gradient is no number any more
     └── EngineError            4    the engine failed; `transient` says whether a retry may help
         ├── ContextFullError   4    the model's context is full; in an episode a budget's end, not a failure
         └── CheckpointError    4    a model folder cannot be loaded
@@ -58,6 +59,10 @@ class UnsupportedQueryError(UsageError):
 
 class RecordError(UsageError):
     """A file or folder is not what it should be."""
+
+
+class DivergedError(AsyncThinkError):
+    """A training's gradient is no number any more."""
 
 
 class EngineError(AsyncThinkError):

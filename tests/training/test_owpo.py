@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain as joined
@@ -16,7 +17,7 @@ import torch
 
 from asyncthink import load_engine
 from asyncthink.engines.checkpoint import load_checkpoint, save_checkpoint
-from asyncthink.engines.models import EMBEDDED
+from asyncthink.engines.models import EMBEDDED, folder_of
 from asyncthink.errors import AsyncThinkError, CheckpointError, UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
@@ -318,6 +319,22 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(tmp_path: Path, chain
     other = tiny(tmp_path, chain, steps="2")
     refused(lambda: train_rl(other), UsageError, "another recipe", str(tmp_path / "run"))
     assert files_of(tmp_path / "run") == before
+
+
+def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path, chain: str) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(folder_of(chain), start)
+    recipe = tiny(tmp_path, f"hf:{start}", steps="1")
+    train_rl(recipe)
+    train_rl(recipe)
+    before = files_of(tmp_path / "run")
+    weights = bytearray((start / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (start / "model.safetensors").write_bytes(weights)
+    refused(lambda: train_rl(recipe), UsageError, "began with another hf:", str(start))
+    assert files_of(tmp_path / "run") == before
+    (tmp_path / "run" / "manifest.json").write_text("[]")
+    refused(lambda: train_rl(recipe), UsageError, "manifest.json is no manifest")
 
 
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

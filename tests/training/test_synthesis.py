@@ -18,10 +18,12 @@ from asyncthink.tasks import DIVIDERS, Asked, CountdownProblem, Split, SudokuPro
 from asyncthink.tasks.base import NONE
 from asyncthink.tasks.countdown_parts import LARGEST, candidates
 from asyncthink.training import synthesis
+from asyncthink.training.encoding import new_lexicon
 from asyncthink.training.structures import Step, Structure
 from asyncthink.training.synthesis import (
     FEWEST,
     LOST,
+    Example,
     Piece,
     guess_example,
     organizer_example,
@@ -222,6 +224,39 @@ def test_no_more_parts_are_looked_at_than_it_may(most: int) -> None:
         for seed in range(30)
     }
     assert max(counts) == most
+
+
+def critical_path(asked: Asked, example: Example) -> int:
+    """T of a trace as the trained model's own tokens give it, workers searching as they were taught to."""
+    tokenizer = new_lexicon().tokenizer
+
+    def cost(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    tick, ends = 0, dict[str, int]()
+    for piece in example.pieces:
+        if not piece.trained:
+            tick = max(tick, ends[piece.text.rpartition("-")[2].rstrip(">")])
+            continue
+        for fork in re.finditer(r"<FORK-(\d+)>(.*?)</FORK-\1>", piece.text):
+            lines, found = searched(asked.task.name, fork[2])
+            begun = tick + cost(piece.text[: fork.end()])
+            ends[fork[1]] = begun + cost(lines + tags.returned(found))
+        tick += cost(piece.text)
+    return tick
+
+
+@pytest.mark.parametrize(("capacity", "most"), [(1, 200), (2, 320), (4, 200), (4, 320)])
+def test_traces_keep_to_the_clock_and_use_it(capacity: int, most: int) -> None:
+    drawn = [
+        (asked, organizer_example(asked, capacity, Random(seed), most_ticks=most))
+        for seed, asked in zip(range(60), made_up(9), strict=False)
+        if asked.task is COUNTDOWN
+    ]
+    found = sorted(critical_path(asked, example) for asked, example in drawn)
+    # A part begun in time may be found to hold four expressions, which then have to be written.
+    assert found[-1] <= most + 40 and sum(each > most for each in found) <= len(found) // 20
+    assert found[len(found) // 2] > 0.6 * most
 
 
 def test_own_thinking_is_as_frequent_as_it_should_be() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.engines.llama import Llama
 from asyncthink.engines.models import EMBEDDED
+from asyncthink.errors import DivergedError
 from asyncthink.training.advantage import advantages
 from asyncthink.training.loss import Aggregation, LossRecipe
 from asyncthink.training.optimizers import Optimizers
@@ -91,7 +92,18 @@ def test_a_model_that_has_moved_on_has_a_kl() -> None:
     own = floats(torch.cat([by_hand(model, row) for row in found]))
     gaps = [p - before for p, before in zip(own, recorded, strict=True)]
     expected = sum(exp(d) - 1 - d for d in gaps) / len(gaps)
-    assert trainer(model)[0].step(found, [1.0] * 5, 1.0).kl == pytest.approx(expected, rel=1e-5)
+    updated = trainer(model)[0].step(found, [1.0] * 5, 1.0)
+    assert updated.kl == pytest.approx(expected, rel=1e-5)
+    assert updated.entropy == pytest.approx(-sum(own) / len(own), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_changes_nothing(value: float) -> None:
+    model = random_model(VOCABULARY)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(DivergedError, match="nothing was changed"):
+        trainer(model)[0].step(random_rows(VOCABULARY, 5), [1.0, 1.0, value, 1.0, 1.0], 1.0)
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
 # Batches

@@ -63,7 +63,7 @@ class RunDirectory:
             RecordError: the folder holds a run or cannot be written, the configuration is no TOML, a value is
                 no JSON, or either holds a secret.
         """
-        path, whole = Path(path), {**_versions(), **manifest}
+        path, whole = Path(path), {**versions(), **manifest}
         configuration.refuse_secrets(configuration.toml(config, "the configuration"))
         configuration.refuse_secrets(whole)
         written = _json(whole)
@@ -249,7 +249,8 @@ def _cut_unreadable(fd: int) -> int:
     return total
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Return what a manifest begins with: what wrote it, and when."""
     try:
         ours = version("asyncthink")
     except PackageNotFoundError:

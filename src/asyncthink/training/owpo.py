@@ -84,6 +84,8 @@ class StepMetrics:
     gradient_norm: float
     kl: float
     """Of the model that learns to the sampler."""
+    entropy: float
+    """Of the policy, mean of a trained token, in nats: estimated by -log p of what was sampled."""
     clipped: float
     rollout_seconds: float
     update_seconds: float
@@ -110,14 +112,15 @@ def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     """Train, going on from the run directory's last state; return the checkpoint folder.
 
     Raises:
-        UsageError: the run directory belongs to another recipe or cannot be written, or the model was not made
-            for the task.
+        UsageError: the run directory belongs to another recipe or start or cannot be written, or the model was
+            not made for the task.
         RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again.
+        DivergedError: the gradient is no number any more; the last state is that of the step before.
     """
     checkpoint = load_start(recipe.start)
-    with RunFolder(recipe.output, recipe.source) as folder:
+    with RunFolder(recipe.output, recipe.source, {recipe.start: folder_of(recipe.start)}) as folder:
         return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint).go_on)
 
 
@@ -258,6 +261,7 @@ class _Run:
             loss=sum(each.loss for each in updates),
             gradient_norm=fmean([each.gradient_norm for each in updates] or [0.0]),
             kl=fmean([each.kl for each in updates] or [0.0]),
+            entropy=fmean([each.entropy for each in updates] or [0.0]),
             clipped=fmean([each.clipped for each in updates] or [0.0]),
             rollout_seconds=rollout_seconds,
             update_seconds=update_seconds,

@@ -70,8 +70,8 @@ class DataRecipe:
     most_parts: Count = 20
     """An organizer looks at so many parts at most, so that its trace fits into the context."""
     most_ticks: Count | None = None
-    """It begins no part that cannot be done, and answered, by a random tick between 80 % and all of this; None: the
-    clock does not matter."""
+    """It begins no part that cannot be done, and what was found before answered, by a random tick between 80 % and
+    all of this; None: the clock does not matter."""
     file: str | None = None
     """For the kind `file`: JSON lines, one example each."""
 

@@ -1,7 +1,11 @@
-"""The folder of a training run: its recipe, its last state, a line of metrics a step. One process writes it."""
+"""The folder of a training run: its recipe, its last state, a line of metrics a step. One process writes it.
+
+The manifest holds digests of what the run began with, so that it does not go on from other weights or data.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,23 +19,32 @@ import torch
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.models import folder_of
 from asyncthink.episodes import files
+from asyncthink.episodes.store import versions
 from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
 
-CONFIG, STATE, METRICS, CHECKPOINT = "config.toml", "state.pt", "metrics.jsonl", "checkpoint"
+CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
+CHECKPOINT = "checkpoint"
 
 
 class RunFolder:
     """A run directory that belongs to one recipe; a context manager that holds it for writing.
 
+    Args:
+        path: of the folder, which is made.
+        source: the recipe's text.
+        inputs: what the run begins with, a model's folder or a file of data, by the name that the recipe has for it.
+
     Raises:
-        UsageError: it belongs to another recipe or cannot be written.
+        UsageError: it belongs to another recipe, began with other inputs, or cannot be written; an input cannot be
+            read.
         RecordError: another process is writing it.
     """
 
-    def __init__(self, path: str, source: str) -> None:
+    def __init__(self, path: str, source: str, inputs: Mapping[str, Path]) -> None:
         self.path = Path(path)
         config = self.path / CONFIG
+        digests = {name: _digest(file) for name, file in inputs.items()}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if config.exists() and not _same(config.read_text(errors="replace"), source):
@@ -39,8 +52,25 @@ class RunFolder:
             self._metrics = files.lock(self.path / METRICS, create=True)
             with files.closed_on_error(self._metrics):
                 files.replace(config, source.encode())
+                self._hold_to(digests)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+    def _hold_to(self, digests: Mapping[str, str]) -> None:
+        """Write down what the run begins with, or refuse to go on with something else."""
+        manifest = self.path / MANIFEST
+        if not manifest.exists():
+            told = {**versions(), "kind": "training", "inputs": digests}
+            files.replace(manifest, json.dumps(told, indent=2).encode() + b"\n")
+            return
+        try:
+            known = dict(json.loads(manifest.read_bytes())["inputs"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{manifest} is no manifest of a training: name another output") from error
+        if changed := sorted(name for name, digest in digests.items() if known.get(name) != digest):
+            raise UsageError(
+                f"{self.path} began with another {changed[0]}: bring that back, or name another output"
+            )
 
     @property
     def checkpoint(self) -> Path:
@@ -83,6 +113,19 @@ class RunFolder:
     def __exit__(self, *exc_info: object) -> None:
         """Let another process write here."""
         os.close(self._metrics)
+
+
+def _digest(source: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of a folder's files."""
+    whole = hashlib.sha256()
+    try:
+        for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+            whole.update(f"{file.name}\0".encode() if source.is_dir() else b"")
+            with file.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    return whole.hexdigest()
 
 
 def _same(config: str, source: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from random import Random
 
@@ -23,7 +24,8 @@ from asyncthink.engines.base import Profile
 from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
 from asyncthink.engines.lexicon import Lexicon
 from asyncthink.engines.llama import Llama, LlamaConfig
-from asyncthink.errors import UsageError
+from asyncthink.engines.models import folder_of
+from asyncthink.errors import DivergedError, UsageError
 from asyncthink.training.encoding import IGNORED, Row, batches, encode_example, new_lexicon, tensors
 from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import Optimizers
@@ -73,13 +75,18 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
     """Train, going on from the run directory's last state; return the checkpoint folder.
 
     Raises:
-        UsageError: the run directory belongs to another recipe or cannot be written, or no trace fits.
+        UsageError: the run directory belongs to another recipe, start or data or cannot be written, or no trace
+            fits.
         RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
+        DivergedError: the gradient is no number any more.
     """
     torch.set_num_threads(recipe.train.threads)
     model, lexicon = _begin(recipe)
-    with RunFolder(recipe.output, recipe.source) as folder:
+    inputs = {each.file: Path(each.file) for each in recipe.data if each.file}
+    if recipe.start is not None:
+        inputs[recipe.start] = folder_of(recipe.start)
+    with RunFolder(recipe.output, recipe.source, inputs) as folder:
         return _Run(recipe, report, folder, model, lexicon).go_on()
 
 
@@ -151,7 +158,10 @@ class _Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=train.bfloat16):
             loss, accuracy = loss_of(self.model, ids, targets)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not isfinite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)):
+            raise DivergedError(
+                f"the gradient is no number at step {position.step + 1}: a smaller train.learning_rate may mend it"
+            )
         warm = min((position.step + 1) / train.warmup_steps, 1.0)
         self.optimizers.step(warm * max(1.0 - position.tokens / train.tokens, 0.0))
         tokens = sum(len(row.ids) for row in group)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from asyncthink.engines.llama import Llama
+from asyncthink.errors import DivergedError
 from asyncthink.training.loss import LossRecipe, n_clipped, policy_loss, row_weights
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.rl_recipe import UpdateRecipe
@@ -29,6 +31,8 @@ class Updated:
     kl: float
     """Mean over trained tokens of exp(d) - 1 - d, with d the log-probability of the model that learns less the
     sampler's: an estimate of KL(sampler || model) that is never negative."""
+    entropy: float
+    """Mean over trained tokens of minus their log-probability: an estimate of the policy's entropy, in nats."""
     clipped: float
     """Share of trained tokens without a gradient because their ratio is clipped."""
 
@@ -92,10 +96,13 @@ class Updater:
             advantages: of each row's episode.
             scale: share of the learning rate.
             old: what `old_logprobs` said when the step began; None on policy.
+
+        Raises:
+            DivergedError: the gradient is infinite or no number.
         """
         counts = [row.n_trained for row in rows]
         weights = row_weights(counts, self.loss)
-        total, kl, clipped = 0.0, 0.0, 0
+        total, kl, surprise, clipped = 0.0, 0.0, 0.0, 0
         for places in batches_of([len(row.ids) for row in rows], self.update.batch_tokens):
             batch = [rows[place] for place in places]
             repeats = torch.tensor([counts[place] for place in places])
@@ -111,8 +118,13 @@ class Updater:
             total += loss.item()
             gap = logprobs.detach() - sampler
             kl += (gap.expm1() - gap).sum().item()
+            surprise -= logprobs.detach().sum().item()
             clipped += n_clipped(logprobs.detach(), before, advantage, self.loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.update.max_norm).item()
+        if not isfinite(norm):
+            raise DivergedError(
+                f"the gradient's norm is {norm}: nothing was changed; a smaller update.learning_rate may mend it"
+            )
         self.optimizers.step(scale)
         tokens = sum(counts)
         return Updated(
@@ -121,6 +133,7 @@ class Updater:
             rows=len(rows),
             tokens=tokens,
             kl=kl / tokens,
+            entropy=surprise / tokens,
             clipped=clipped / tokens,
         )
 

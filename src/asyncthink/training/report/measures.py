@@ -147,6 +147,13 @@ _RL = Subject(
             measures=(Measure(key="kl", label="KL to the sampler", unit="nats per token"),),
         ),
         Chart(
+            name="entropy",
+            title="Entropy of the policy, nats per token",
+            note="Mean of minus the log-probability of what was sampled: how much is left to chance. Where it comes to "
+            "nothing, nothing new is tried.",
+            measures=(Measure(key="entropy", label="entropy", unit="nats per token"),),
+        ),
+        Chart(
             name="gradient_norm",
             title="Gradient norm",
             note="Before it is cut to the recipe's max_norm.",
