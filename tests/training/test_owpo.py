@@ -126,11 +126,14 @@ def hold_true(seen: Seen, reward: RewardRecipe, *, updates: int = 1) -> None:
 
 def test_a_run_on_the_embedded_model(tmp_path: Path, seen: Seen) -> None:
     """Two problems, two episodes each: metrics that are true, and checkpoints that think."""
-    recipe = tiny(tmp_path, "embedded", steps="2", episodes="2", max_critical_path="60", learning_rate="1e-5")
+    recipe = tiny(
+        tmp_path, "embedded", steps="2", episodes="2", max_critical_path="600", learning_rate="1e-5"
+    )
     before = weights(EMBEDDED)
     folder = train_rl(recipe, seen)
     hold_true(seen, RewardRecipe())
     assert seen.begun == (2, 0, 4) and seen.episodes == 8
+    assert any(each.gradient_norm > 0 for each in seen.steps)
     assert metrics_of(folder.parent) == json.loads(json.dumps([asdict(each) for each in seen.steps]))
     assert seen.steps[1].seconds == pytest.approx(
         sum(each.rollout_seconds + each.update_seconds for each in seen.steps), rel=0.01
@@ -213,7 +216,7 @@ def test_the_rate_rises_and_stays(tmp_path: Path, chain: str, seen: Seen) -> Non
 
 
 def test_the_rate_falls_at_the_end(tmp_path: Path, chain: str, seen: Seen) -> None:
-    train_rl(tiny(tmp_path, chain, steps="6", warmup_steps="2\ncooldown_steps = 3"), seen)
+    train_rl(tiny(tmp_path, chain, steps="6", warmup_steps="2", cooldown_steps="3"), seen)
     assert [scale for _, _, scale, _ in seen.updates] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
 
 

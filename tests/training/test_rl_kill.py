@@ -115,9 +115,8 @@ def killed_and_whole(folder: Path, model: str, kills: int, seed: int, **settings
 
 def test_killed_twice(tmp_path: Path, chain: str) -> None:
     """Two lanes: their threads take turns as they like."""
-    killed_and_whole(
-        tmp_path, chain, 2, 1, steps="24", threads="2", checkpoint_every="10", max_critical_path="30"
-    )
+    short = {"max_critical_path": "30", "cooldown_steps": "10", "bfloat16": "true"}
+    killed_and_whole(tmp_path, chain, 2, 1, steps="24", threads="2", checkpoint_every="10", **short)
 
 
 @pytest.mark.slow
@@ -126,7 +125,7 @@ def test_killed_ten_times(tmp_path: Path, chain: str, model: str) -> None:
     """The embedded model needs long episodes: one that is cut off has no answer, and all of those are paid the same."""
     changes = {
         "chain": {"steps": "45", "problems": "4", "updates": "2", "save_every": "2"},
-        "embedded": {"steps": "31", "episodes": "2", "max_critical_path": "600"},
+        "embedded": {"steps": "31", "episodes": "2", "max_critical_path": "600", "bfloat16": "true"},
     }[model]
     start = chain if model == "chain" else model
     killed_and_whole(tmp_path, start, 10, 2, threads="2", learning_rate="1e-4", **changes)
