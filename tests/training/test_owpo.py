@@ -18,6 +18,8 @@ import torch
 from asyncthink import load_engine
 from asyncthink.engines.checkpoint import load_checkpoint, save_checkpoint
 from asyncthink.engines.models import EMBEDDED, folder_of
+from asyncthink.episodes import RunDirectory
+from asyncthink.episodes.record import encode
 from asyncthink.errors import AsyncThinkError, CheckpointError, UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
@@ -141,6 +143,8 @@ def test_a_run_on_the_embedded_model(tmp_path: Path, seen: Seen) -> None:
     assert all(abs(each.kl) < 1e-8 and each.clipped == 0 for each in seen.steps), "on policy"
     assert (tmp_path / "run" / "config.toml").read_text() == recipe.source
     assert weights(EMBEDDED) == before
+    kept = [encode(each) for each in RunDirectory.open(tmp_path / "run").episodes()]
+    assert kept == [encode(one.episode) for groups in seen.drawn for one in groups[0]]
     last = tmp_path / "run" / "checkpoints" / "step-00002"
     assert weights(last) == weights(folder) and not (last.parent / "step-00001").exists()
     for name in ("tokenizer.json", "organizer.jinja", "worker.jinja"):

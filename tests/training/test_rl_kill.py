@@ -18,6 +18,7 @@ import safetensors.torch
 
 import asyncthink
 from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.episodes import RunDirectory
 from asyncthink.training.owpo import StepMetrics, Watcher, train_rl
 from asyncthink.training.rl_recipe import load_rl_recipe
 
@@ -56,6 +57,11 @@ def hold_equal(output: Path, whole: Path, *, problems: int = 2) -> None:
         assert weights(output / "checkpoints" / one.name) == weights(one)
         load_checkpoint(output / "checkpoints" / one.name)
     assert {one.name for one in output.iterdir()} == {one.name for one in whole.iterdir()}
+    kept = [
+        [[trace.segments for trace in each.traces] for each in RunDirectory.open(run).episodes()]
+        for run in (output, whole)
+    ]
+    assert kept[0] == kept[1] and len(kept[0]) >= 2 * steps
     times = [line["seconds"] for line in metrics_of(output)]
     assert times == sorted(times)
 

@@ -128,7 +128,7 @@ class RunDirectory:
             RecordError: this is not the writer, the disk is full, or the episode could not be read back.
         """
         try:
-            line = _sealed(encode(episode))
+            line = sealed(episode)
             _opened(line)
         except (UnicodeEncodeError, TypeError, RecordError) as error:
             raise RecordError(f"episode {episode.id!r} cannot be stored: {files.one_line(error)}") from error
@@ -209,8 +209,9 @@ def is_empty(path: Path) -> bool:
 _SEAL = b'{"crc":"%08x",'
 
 
-def _sealed(line: bytes) -> bytes:
-    """Put a checksum of an episode's line in front of it, as one more value of the object."""
+def sealed(episode: Episode) -> bytes:
+    """Return an episode's line, with a checksum of it in front as one more value of the object."""
+    line = encode(episode)
     return _SEAL % crc32(line) + line[1:]
 
 

@@ -140,7 +140,7 @@ class _Run:
             weight_decay=update.weight_decay,
         )
         self.position = Position()
-        if state := self.folder.load():
+        if state := self.folder.load(kept=rollout.kept * rollout.episodes):
             self.model.load_state_dict(state["model"])
             self.optimizers.load(state["optimizers"])
             self.position = Position(**state["position"])
@@ -198,6 +198,7 @@ class _Run:
             [reward_of(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
             for group in groups
         ]
+        self.folder.keep(one.episode for group in groups[: self.recipe.rollout.kept] for one in group)
         updates = self._update(groups, rewards)
         ended = time.monotonic()
         self.position.step += 1

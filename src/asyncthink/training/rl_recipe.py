@@ -30,6 +30,8 @@ class RolloutRecipe:
     """Of a step; each is used once."""
     episodes: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Of each problem: a group."""
+    kept: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """Problems of each step whose episodes are kept in the run directory, to be looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)

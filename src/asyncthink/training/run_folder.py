@@ -10,7 +10,8 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,13 +19,13 @@ import torch
 
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.models import folder_of
-from asyncthink.episodes import files
-from asyncthink.episodes.store import versions
+from asyncthink.episodes import Episode, files
+from asyncthink.episodes.store import sealed, versions
 from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
-CHECKPOINT = "checkpoint"
+EPISODES, CHECKPOINT = "episodes.jsonl", "checkpoint"
 
 
 class RunFolder:
@@ -88,14 +89,19 @@ class RunFolder:
         with files.told(self.path / STATE):
             files.replace(self.path / STATE, data.getvalue())
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the last state, None at the beginning; metrics of later steps are forgotten, for they come again."""
+    def load(self, kept: int = 0) -> dict[str, Any] | None:
+        """Return the last state, None at the beginning; what later steps left is forgotten, for it comes again.
+
+        Args:
+            kept: episodes that each step keeps.
+        """
         state: dict[str, Any] | None = None
         if (self.path / STATE).exists():
             state = torch.load(self.path / STATE, weights_only=True)
         steps: int = state["position"]["step"] if state else 0
-        lines = (self.path / METRICS).read_bytes().splitlines(keepends=True)
-        os.ftruncate(self._metrics, sum(map(len, lines[:steps])))
+        os.ftruncate(self._metrics, _length(self.path / METRICS, steps))
+        if (self.path / EPISODES).exists():
+            os.truncate(self.path / EPISODES, _length(self.path / EPISODES, steps * kept))
         return state
 
     def log(self, values: Mapping[str, Any]) -> None:
@@ -107,12 +113,31 @@ class RunFolder:
         with files.told(self.path / METRICS):
             files.append(self._metrics, json.dumps(values).encode() + b"\n")
 
+    def keep(self, episodes: Iterable[Episode]) -> None:
+        """Append a step's episodes, in the form of every run directory.
+
+        Raises:
+            RecordError: they cannot be written.
+        """
+        with files.told(self.path / EPISODES):
+            fd = os.open(self.path / EPISODES, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                files.append(fd, b"".join(sealed(each) + b"\n" for each in episodes))
+            finally:
+                os.close(fd)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         """Let another process write here."""
         os.close(self._metrics)
+
+
+def _length(file: Path, lines: int) -> int:
+    """Return how many bytes a file's first lines take."""
+    with file.open("rb") as stream:
+        return sum(map(len, islice(stream, lines)))
 
 
 def _digest(source: Path) -> str:
