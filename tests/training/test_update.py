@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from math import exp
+from math import exp, log
 from random import Random
 from typing import cast
 
@@ -12,16 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from asyncthink.engines.base import Sampling
 from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.engines.llama import Llama
 from asyncthink.engines.models import EMBEDDED
+from asyncthink.engines.sampling import choose
 from asyncthink.errors import DivergedError
 from asyncthink.training.advantage import advantages
 from asyncthink.training.loss import Aggregation, LossRecipe
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rows import TrainingRow, rows
-from asyncthink.training.update import Updated, Updater, batches_of, token_logprobs
+from asyncthink.training.update import Updated, Updater, batches_of, nucleus_logprobs, token_logprobs
 
 from .rl_cases import Watched, chain_model, chain_world, embedded_world, make_row, random_model, random_rows
 
@@ -31,11 +34,16 @@ FREE = 1e9
 
 
 def trainer(
-    model: Llama, loss: LossRecipe | None = None, *, batch_tokens: int = 4096, max_norm: float = FREE
+    model: Llama,
+    loss: LossRecipe | None = None,
+    *,
+    batch_tokens: int = 4096,
+    max_norm: float = FREE,
+    top_p: float = 1.0,
 ) -> tuple[Updater, Watched]:
     watched = Watched(model)
     update = UpdateRecipe(batch_tokens=batch_tokens, max_norm=max_norm)
-    return Updater(model, watched, loss or LossRecipe(), update), watched
+    return Updater(model, watched, loss or LossRecipe(), update, top_p=top_p), watched
 
 
 def floats(values: Tensor) -> list[float]:
@@ -58,7 +66,9 @@ def test_log_probabilities_are_those_of_the_token_before_whatever_the_company() 
     model = random_model(VOCABULARY)
     found = random_rows(VOCABULARY, 9)
     expected = torch.cat([by_hand(model, row) for row in found])
-    torch.testing.assert_close(token_logprobs(model, found).double(), expected, rtol=0, atol=2e-6)
+    policy, whole = token_logprobs(model, found)
+    assert policy is whole
+    torch.testing.assert_close(whole.double(), expected, rtol=0, atol=2e-6)
     updater, _ = trainer(model, batch_tokens=90)
     for row, old in zip(found, updater.old_logprobs(found), strict=True):
         torch.testing.assert_close(old.double(), by_hand(model, row), rtol=0, atol=2e-6)
@@ -104,6 +114,57 @@ def test_a_gradient_that_is_no_number_changes_nothing(value: float) -> None:
     with pytest.raises(DivergedError, match="nothing was changed"):
         trainer(model)[0].step(random_rows(VOCABULARY, 5), [1.0, 1.0, value, 1.0, 1.0], 1.0)
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+# The nucleus
+
+
+def test_probabilities_within_the_nucleus_by_hand() -> None:
+    """Of 0.5, 0.3, 0.15, 0.05 the nucleus of 0.75 holds the first two: 0.5 / 0.8 and 0.3 / 0.8."""
+    four = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().requires_grad_(True)
+    sure = torch.tensor([0.02, 0.9, 0.05, 0.03]).log()
+    logprobs = torch.stack([four, four, sure, four])
+    found = nucleus_logprobs(logprobs, torch.tensor([0, 1, 1, 3]), 0.75)
+    # The fourth was sampled outside of it, by a rounding: then it is taken in.
+    expected = [log(0.5 / 0.8), log(0.3 / 0.8), 0.0, log(0.05 / 0.85)]
+    assert floats(found.detach()) == pytest.approx(expected, abs=1e-6)
+    found[1].backward()
+    # d log(p1 / (p0 + p1)) / d log p: -p0 / (p0 + p1) and 1 - p1 / (p0 + p1); nothing outside.
+    assert four.grad is not None
+    assert floats(four.grad) == pytest.approx([-0.625, 0.625, 0.0, 0.0], abs=1e-6)
+
+
+def test_a_sampled_token_is_in_the_nucleus_that_the_sampler_drew_from() -> None:
+    logits = torch.randn(200, VOCABULARY, generator=torch.Generator().manual_seed(4)) * 3
+    logprobs = logits.log_softmax(-1)
+    for top_p in (0.3, 0.9, 0.99):
+        sampled = [
+            choose(logits, [Sampling(top_p=top_p)] * 200, [Random(seed).random()] * 200)[0]
+            for seed in range(20)
+        ]
+        found = [nucleus_logprobs(logprobs, torch.tensor(tokens), top_p).exp() for tokens in sampled]
+        for row in range(200):
+            share = {tokens[row]: float(each[row]) for tokens, each in zip(sampled, found, strict=True)}
+            assert all(0 < each <= 1 + 1e-6 for each in share.values()) and sum(share.values()) <= 1 + 1e-5
+
+
+def test_rows_that_nothing_was_left_to_chance_in_teach_nothing() -> None:
+    model = random_model(VOCABULARY)
+    found = random_rows(VOCABULARY, 6)
+    sure = [replace(row, logprobs=tuple(log(0.96) * own for own in row.trained)) for row in found[:3]]
+    updater, watched = trainer(model, top_p=0.95)
+    both = updater.step([*sure, *found[3:]], [1.0, -1.0, 1.0, 1.0, 2.0, -1.0], 1.0)
+    mixed = watched.gradients
+    counts = [row.n_trained for row in found]
+    one = trainer(model, top_p=0.95)
+    alone = one[0].step(found[3:], [1.0, 2.0, -1.0], 1.0)
+    assert (both.rows, both.tokens) == (6, sum(counts)) and both.kl == pytest.approx(alone.kl)
+    for name, gradient in one[1].gradients.items():
+        # The denominator is all of the step's tokens, those of the sure rows among them.
+        torch.testing.assert_close(
+            mixed[name], gradient * (sum(counts[3:]) / sum(counts)), rtol=1e-4, atol=1e-7
+        )
+    assert trainer(model, top_p=0.95)[0].step(sure, [1.0, -1.0, 1.0], 1.0).gradient_norm == 0
 
 
 # Batches

@@ -50,7 +50,11 @@ def _draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[floa
     probabilities = ((logits - logits.amax(-1, keepdim=True)) / temperature[:, None]).softmax(-1)
     if any(sampling.top_p < 1 for sampling in samplings):
         top_p = torch.tensor([sampling.top_p for sampling in samplings], dtype=torch.float64)
-        probabilities = _nucleus(probabilities, top_p)
+        largest, token = probabilities.max(-1)
+        # Sorting is dear, and most of a trained model's tokens are a nucleus by themselves.
+        alone = largest >= top_p
+        probabilities[~alone] = _nucleus(probabilities[~alone], top_p[~alone])
+        probabilities[alone] = torch.zeros_like(probabilities[alone]).scatter_(-1, token[alone, None], 1.0)
     cumulative = probabilities.cumsum(-1)
     points = torch.tensor(uniforms, dtype=torch.float64)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True)[:, 0]

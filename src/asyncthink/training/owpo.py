@@ -144,7 +144,7 @@ class _Run:
             self.model.load_state_dict(state["model"])
             self.optimizers.load(state["optimizers"])
             self.position = Position(**state["position"])
-        self.updater = Updater(self.model, self.optimizers, recipe.loss, update)
+        self.updater = Updater(self.model, self.optimizers, recipe.loss, update, top_p=rollout.top_p)
         # One thread a lane: what a lane computes then depends on its own episodes alone, and repeats bit for bit.
         engine = LocalEngine(
             folder_of(recipe.start),
@@ -162,6 +162,7 @@ class _Run:
                 max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
             ),
             temperature=1.0,
+            top_p=rollout.top_p,
         )
         self.sampler = Sampler(
             self.organization,

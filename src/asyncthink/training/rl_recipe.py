@@ -30,6 +30,10 @@ class RolloutRecipe:
     """Of a step; each is used once."""
     episodes: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Of each problem: a group."""
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """The policy samples from the likeliest tokens that together have so much probability, and the loss is that
+    policy's: a token that has as much alone was not a choice, and nothing is learned from it. Below 1, slips of the
+    pen are neither made nor rewarded."""
     kept: Annotated[int, msgspec.Meta(ge=0)] = 1
     """Problems of each step whose episodes are kept in the run directory, to be looked at."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, log
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asyncthink.engines.llama import Llama
 from asyncthink.errors import DivergedError
@@ -29,22 +28,51 @@ class Updated:
     tokens: int
     """Trained tokens."""
     kl: float
-    """Mean over trained tokens of exp(d) - 1 - d, with d the log-probability of the model that learns less the
+    """Mean over the trained tokens of rows that something was left to chance in, of exp(d) - 1 - d, with d the log-probability of the model that learns less the
     sampler's: an estimate of KL(sampler || model) that is never negative."""
     entropy: float
-    """Mean over trained tokens of minus their log-probability: an estimate of the policy's entropy, in nats."""
+    """Mean over the same tokens of minus their log-probability under the policy: an estimate of its entropy, in nats."""
     clipped: float
-    """Share of trained tokens without a gradient because their ratio is clipped."""
+    """Share of these tokens without a gradient because their ratio is clipped."""
 
 
-def token_logprobs(model: Llama, batch: Sequence[TrainingRow]) -> Tensor:
-    """Return the log-probabilities of a batch's trained tokens, row by row: [N]."""
+def token_logprobs(model: Llama, batch: Sequence[TrainingRow], top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities of a batch's trained tokens, row by row: the policy's, and the model's; both [N].
+
+    The policy samples from the nucleus of `top_p` alone. With 1 the two are the same.
+    """
     width = max(len(row.ids) for row in batch)
     ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in batch])
     mask = torch.tensor([[*row.trained, *[False] * (width - len(row.ids))] for row in batch])[:, 1:]
     inputs = ids[:, :-1]
     hidden = model.hidden(inputs, torch.arange(width - 1).expand_as(inputs))
-    return -F.cross_entropy(model.lm_head(hidden[mask]).float(), ids[:, 1:][mask], reduction="none")
+    everything = model.lm_head(hidden[mask]).float().log_softmax(-1)
+    chosen = ids[:, 1:][mask]
+    own = everything.gather(-1, chosen[:, None])[:, 0]
+    return (own if top_p >= 1 else nucleus_logprobs(everything, chosen, top_p)), own
+
+
+def nucleus_logprobs(logprobs: Tensor, chosen: Tensor, top_p: float) -> Tensor:
+    """Return log-probabilities under the renormalised nucleus: the likeliest tokens that together have `top_p`.
+
+    Where one token alone has as much, nothing was left to chance: its log-probability is 0, and nothing is learned
+    from it. The nucleus itself is taken as given; what was chosen is always in it.
+
+    Args:
+        logprobs: of all tokens, [N, vocabulary].
+        chosen: token ids, [N].
+        top_p: below 1.
+    """
+    found = torch.zeros_like(logprobs[:, 0])
+    probabilities = logprobs.detach().exp()
+    unsure = probabilities.amax(-1) < top_p
+    ordered, places = probabilities[unsure].sort(dim=-1, descending=True, stable=True)
+    kept = torch.zeros_like(ordered, dtype=torch.bool)
+    kept = kept.scatter(-1, places, ordered.cumsum(-1) - ordered < top_p)
+    kept = kept.scatter(-1, chosen[unsure][:, None], True)
+    mass = logprobs[unsure].masked_fill(~kept, -torch.inf).logsumexp(-1)
+    found[unsure] = logprobs[unsure].gather(-1, chosen[unsure][:, None])[:, 0] - mass
+    return found
 
 
 def batches_of(rows: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -65,18 +93,34 @@ def batches_of(rows: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 class Updater:
-    """Turns rows into steps of the optimizer."""
+    """Turns rows into steps of the optimizer.
 
-    def __init__(self, model: Llama, optimizers: Optimizers, loss: LossRecipe, update: UpdateRecipe) -> None:
+    Args:
+        model: what learns.
+        optimizers: what steps.
+        loss: its switches.
+        update: sizes and limits.
+        top_p: nucleus that the rows were sampled from.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        optimizers: Optimizers,
+        loss: LossRecipe,
+        update: UpdateRecipe,
+        *,
+        top_p: float = 1.0,
+    ) -> None:
         self.model, self.optimizers = model, optimizers
-        self.loss, self.update = loss, update
+        self.loss, self.update, self.top_p = loss, update, top_p
 
     def old_logprobs(self, rows: Sequence[TrainingRow]) -> list[Tensor]:
         """Return the log-probabilities of each row's trained tokens under the model as it is."""
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         with torch.no_grad():
             for places in batches_of([len(row.ids) for row in rows], self.update.batch_tokens):
-                flat = self._logprobs([rows[place] for place in places])
+                flat, _ = self._logprobs([rows[place] for place in places])
                 parts = torch.split(flat, [rows[place].n_trained for place in places])
                 for place, part in zip(places, parts, strict=True):
                     found[place] = part
@@ -103,10 +147,12 @@ class Updater:
         counts = [row.n_trained for row in rows]
         weights = row_weights(counts, self.loss)
         total, kl, surprise, clipped = 0.0, 0.0, 0.0, 0
-        for places in batches_of([len(row.ids) for row in rows], self.update.batch_tokens):
+        chosen = [place for place, row in enumerate(rows) if self._chose(row)]
+        for batched in batches_of([len(rows[place].ids) for place in chosen], self.update.batch_tokens):
+            places = [chosen[each] for each in batched]
             batch = [rows[place] for place in places]
             repeats = torch.tensor([counts[place] for place in places])
-            logprobs = self._logprobs(batch)
+            logprobs, whole = self._logprobs(batch)
             before = logprobs.detach() if old is None else torch.cat([old[place] for place in places])
             sampler = torch.tensor(
                 [p for row in batch for p, own in zip(row.logprobs, row.trained, strict=True) if own]
@@ -114,9 +160,10 @@ class Updater:
             advantage = torch.tensor([advantages[place] for place in places]).repeat_interleave(repeats)
             weight = torch.tensor([weights[place] for place in places]).repeat_interleave(repeats)
             loss = policy_loss(logprobs, before, sampler, advantage, weight, self.loss)
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
             total += loss.item()
-            gap = logprobs.detach() - sampler
+            gap = whole.detach() - sampler
             kl += (gap.expm1() - gap).sum().item()
             surprise -= logprobs.detach().sum().item()
             clipped += n_clipped(logprobs.detach(), before, advantage, self.loss)
@@ -126,17 +173,22 @@ class Updater:
                 f"the gradient's norm is {norm}: nothing was changed; a smaller update.learning_rate may mend it"
             )
         self.optimizers.step(scale)
-        tokens = sum(counts)
+        looked_at = max(1, sum(counts[place] for place in chosen))
         return Updated(
             loss=total,
             gradient_norm=norm,
             rows=len(rows),
-            tokens=tokens,
-            kl=kl / tokens,
-            entropy=surprise / tokens,
-            clipped=clipped / tokens,
+            tokens=sum(counts),
+            kl=kl / looked_at,
+            entropy=surprise / looked_at,
+            clipped=clipped / looked_at,
         )
 
-    def _logprobs(self, batch: Sequence[TrainingRow]) -> Tensor:
+    def _chose(self, row: TrainingRow) -> bool:
+        """Whether any of a row's tokens was left to chance, so that there is something to learn from it."""
+        sure = log(self.top_p)
+        return any(own and p <= sure for own, p in zip(row.trained, row.logprobs, strict=True))
+
+    def _logprobs(self, batch: Sequence[TrainingRow]) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.update.bfloat16):
-            return token_logprobs(self.model, batch)
+            return token_logprobs(self.model, batch, self.top_p)
