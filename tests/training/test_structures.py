@@ -77,7 +77,7 @@ def test_a_wave_begins_only_when_all_of_the_last_were_joined() -> None:
 
 def test_random_shapes_are_all_there_are() -> None:
     """With two workers and three parts; joins of any worker are one letter here."""
-    found = Counter(drawn(Structure.RANDOM, 3, seed, parts=3, own_thinking=2.0) for seed in range(4000))
+    found = Counter(drawn(Structure.RANDOM, 3, seed, parts=3, own_thinking=1.0) for seed in range(4000))
     assert set(found) == all_walks(workers=2, parts=3, at_work=0)
     assert len(found) == 1 + 6 + 10 + 4, "with no, one, two and three forks"
     assert min(found.values()) >= 8, found
@@ -100,30 +100,28 @@ def test_random_shapes_hold_the_fixed_ones_and_many_more() -> None:
     found = Counter(drawn(Structure.RANDOM, 4, seed, parts=6, own_thinking=0.1) for seed in range(4000))
     assert len(found) > 400
     assert {"FFFJJJFFFJJJ", "FJFJFJFJFJFJ"} <= set(found)
-    assert max(found.values()) < 400, "none is the usual one"
+    assert max(found.values()) < 500, "none is the usual one"
 
 
 def test_inclinations_are_drawn_within_their_limits() -> None:
     shapes = [Shape.draw(Structure.RANDOM, 5, Random(seed), 0.25) for seed in range(500)]
     for values, low, high in (
-        ([shape.fork for shape in shapes], 0.5, 1),
-        ([shape.think for shape in shapes], 0.01, 0.26),
-        ([shape.join for shape in shapes], 0.1, 0.6),
+        ([shape.fork for shape in shapes], 0, 1),
+        ([shape.think for shape in shapes], 0, 0.25),
     ):
         assert low <= min(values) < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < max(values) <= high
     assert {shape.workers for shape in shapes} == {4}
-    assert all(
-        abs(Shape.draw(Structure.RANDOM, 5, Random(seed), 0.0).think - 0.01) < 1e-9 for seed in range(20)
-    )
+    assert all(Shape.draw(Structure.RANDOM, 5, Random(seed), 0.0).think == 0 for seed in range(20))
 
 
 def test_steps_are_as_frequent_as_the_inclinations_say() -> None:
-    shape, random = Shape(Structure.RANDOM, 4, fork=0.6, think=0.3, join=0.1), Random(3)
+    shape, random = Shape(Structure.RANDOM, 4, think=0.2, fork=0.75), Random(3)
     some = Counter(shape.next(random, waiting=True, at_work=2) for _ in range(4000))
-    assert abs(some[Step.FORK] - 2400) < 150 and abs(some[Step.JOIN] - 400) < 100
+    assert abs(some[Step.THINK] - 800) < 100 and abs(some[Step.FORK] - 2400) < 150
+    assert abs(some[Step.JOIN] - 800) < 100
     full = Counter(shape.next(random, waiting=True, at_work=4) for _ in range(4000))
-    assert full.keys() == {Step.THINK, Step.JOIN} and abs(full[Step.THINK] - 3000) < 150
+    assert full.keys() == {Step.THINK, Step.JOIN} and abs(full[Step.THINK] - 800) < 100
     idle = Counter(shape.next(random, waiting=True, at_work=0) for _ in range(4000))
-    assert idle.keys() == {Step.THINK, Step.FORK} and abs(idle[Step.THINK] - 1333) < 150
+    assert idle.keys() == {Step.THINK, Step.FORK} and abs(idle[Step.THINK] - 800) < 100
     assert {shape.next(random, waiting=False, at_work=2) for _ in range(50)} == {Step.JOIN}

@@ -64,9 +64,9 @@ class DataRecipe:
     capacities: Shares = field(default_factory=lambda: {"4": 1.0})
     """Agent pool capacity stated in the prompt; a worker's states none."""
     structure: Structure = Structure.RANDOM
-    own_thinking: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.25
-    """A random structure's inclination to think is drawn between 0 and this, beside 0.5 to 1 to fork and
-    0.1 to 0.6 to join."""
+    own_thinking: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    """Where a random structure may fork or join, it searches a part itself with a probability that is drawn for each
+    trace between 0 and this; else, where it may do both, it forks with one between 0 and 1."""
     most_parts: Count = 20
     """An organizer looks at so many parts at most, so that its trace fits into the context."""
     most_ticks: Count | None = None

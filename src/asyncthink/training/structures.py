@@ -42,17 +42,17 @@ class Shape:
     structure: Structure
     workers: int
     """c-1; without any, every structure is sequential."""
-    fork: float
     think: float
-    join: float
+    """Probability of a search of its own, where it may fork or join as well."""
+    fork: float
+    """Probability of a fork, where it may join as well: with 1 all workers are kept at work."""
     joining: bool = False
     """In waves: whether the workers at work are being joined."""
 
     @classmethod
     def draw(cls, structure: Structure, capacity: int, random: Random, own_thinking: float) -> Shape:
-        """Draw the inclinations: 0.5 to 1 to fork, 0 to `own_thinking` to think, 0.1 to 0.6 to join."""
-        fork, think, join = random.uniform(0.5, 1), random.uniform(0, own_thinking), random.uniform(0.1, 0.6)
-        return cls(structure, capacity - 1, fork, think + 0.01, join)
+        """Draw the inclinations: to think, up to `own_thinking`, and to fork, up to 1."""
+        return cls(structure, capacity - 1, random.uniform(0, own_thinking), random.uniform(0, 1))
 
     def next(self, random: Random, *, waiting: bool, at_work: int) -> Step:
         """Draw the next step.
@@ -69,14 +69,13 @@ class Shape:
         if self.structure in (Structure.PAIRS, Structure.WAVES):
             self.joining = at_work == self.workers or (self.joining and at_work > 0)
             return Step.JOIN if self.joining else Step.FORK
-        steps, chances = [Step.THINK], [self.think]
-        if at_work < self.workers:
-            steps.append(Step.FORK)
-            chances.append(self.fork)
-        if at_work:
-            steps.append(Step.JOIN)
-            chances.append(self.join)
-        return random.choices(steps, chances)[0]
+        fork = 1.0 if not at_work else 0.0 if at_work == self.workers else self.fork
+        chances = {
+            Step.THINK: self.think,
+            Step.FORK: (1 - self.think) * fork,
+            Step.JOIN: (1 - self.think) * (1 - fork),
+        }
+        return random.choices(list(chances), list(chances.values()))[0]
 
 
 Moves: TypeAlias = tuple[str, ...]

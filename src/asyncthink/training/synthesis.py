@@ -131,7 +131,7 @@ def organizer_example(
     random: Random,
     *,
     structure: Structure = Structure.RANDOM,
-    own_thinking: float = 0.25,
+    own_thinking: float = 0.2,
     most_parts: int = 20,
     most_ticks: int | None = None,
 ) -> Example:
