@@ -66,7 +66,7 @@ async def play(model: str, problems: Sequence[CountdownProblem], samples: int, c
     """Think every problem through; return (problem, measures) of every episode."""
     found: list[tuple[str, dict[str, float]]] = []
     async with Organization(
-        load_engine(model), capacity=4, temperature=1.0, limits=Limits(max_critical_path=cap)
+        load_engine(model), capacity=4, temperature=1.0, top_p=0.95, limits=Limits(max_critical_path=cap)
     ) as organization:
 
         async def one(cell: tuple[int, int]) -> None:
