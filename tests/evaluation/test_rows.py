@@ -15,8 +15,7 @@ from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import Episode, Outcome, Role, SegmentKind, StopReason, Trace, Trial
 from asyncthink.episodes.record import FormatFault, Segment, decode, encode
 from asyncthink.evaluation.methods import PRESETS
-from asyncthink.evaluation.rows import Row, Step, row_of
-from asyncthink.evaluation.summary import worth
+from asyncthink.evaluation.rows import Row, Step, row_of, worth
 from asyncthink.protocol import FormatError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization

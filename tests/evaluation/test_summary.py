@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from asyncthink.evaluation.rows import Row, Step
+from asyncthink.evaluation.rows import Row, Step, worth
 from asyncthink.evaluation.statistics import RESAMPLES
 from asyncthink.evaluation.summary import (
     BUDGETS,
@@ -20,7 +20,6 @@ from asyncthink.evaluation.summary import (
     Match,
     Summary,
     summarise,
-    worth,
 )
 from tests.evaluation.rows_world import random_summary, row
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import msgspec
@@ -20,6 +20,14 @@ class Step(Value, frozen=True, kw_only=True):
     score: float
     pooled: float | None = None
     """Parallel thinking: the score of the answers so far together; None for other methods."""
+
+
+def worth(steps: Sequence[Step], budget: float, *, pooled: bool = False) -> float:
+    """Return the score under a budget: that of the last step it pays for, 0 before the first."""
+    paid = next((step for step in reversed(steps) if step.cost <= budget), None)
+    if paid is None:
+        return 0.0
+    return paid.pooled if pooled and paid.pooled is not None else paid.score
 
 
 class Row(Value, frozen=True, kw_only=True):

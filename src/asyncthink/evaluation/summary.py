@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from asyncthink.episodes.record import Value
-from asyncthink.evaluation.rows import Row, Step
+from asyncthink.evaluation.equal import Equal, equals
+from asyncthink.evaluation.rows import Row, Step, worth
 from asyncthink.evaluation.statistics import (
     Bootstrap,
     Difference,
     Estimate,
     Gain,
-    Reals,
-    interval,
     organisation_gain,
     quantiles,
 )
@@ -27,8 +25,6 @@ Pairs: TypeAlias = list[tuple[str, float]]
 BUDGETS = {"critical_path": "by_ticks", "decoded_tokens": "by_tokens", "workers": "by_workers"}
 """What methods are matched on -> the rows' field with the score under such a budget."""
 CURVE_POINTS = 40
-MOST_CAPS = 400
-"""Caps on T that are tried to find where methods are equally accurate."""
 
 
 def contender(arm: str, pooled: bool) -> str:
@@ -107,19 +103,6 @@ class Match(Value, frozen=True, kw_only=True):
     scores: dict[str, Estimate]
     """Contender -> score."""
     all_correct: dict[str, Estimate]
-
-
-class Equal(Value, frozen=True, kw_only=True):
-    """How long two contenders need for one accuracy: the one that the less accurate of them reaches in the end."""
-
-    first: str
-    second: str
-    all_correct: float
-    first_cap: int
-    """The least cap on T under which it is as accurate as that."""
-    second_cap: int
-    shorter: Estimate
-    """Share by which the first one's cap is below the second's."""
 
 
 class Summary(Value, frozen=True, kw_only=True):
@@ -216,7 +199,7 @@ def summarise(
         ),
         comparisons=tuple(_compare(by_arm, bootstrap, asked)),
         matches=matches,
-        equals=tuple(_equals(by_arm, bootstrap)),
+        equals=tuple(equals(_contenders(by_arm), bootstrap)),
         gains=_gains(by_arm, bootstrap, matches),
         absent=tuple(name for name, found in by_arm.items() if not found),
     )
@@ -309,14 +292,6 @@ def _steps(row: Row, budget: str) -> tuple[Step, ...]:
     return getattr(row, BUDGETS[budget])
 
 
-def worth(steps: Sequence[Step], budget: float, *, pooled: bool = False) -> float:
-    """Return the score under a budget: that of the last step it pays for, 0 before the first."""
-    paid = next((step for step in reversed(steps) if step.cost <= budget), None)
-    if paid is None:
-        return 0.0
-    return paid.pooled if pooled and paid.pooled is not None else paid.score
-
-
 def _grid(budget: str, rows: Sequence[Row]) -> list[int]:
     """Return the budgets at which curves are drawn: from 0 to where nearly every episode is done."""
     costs = [step.cost for row in rows for step in _steps(row, budget)]
@@ -390,72 +365,6 @@ def _match(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> list[Ma
                 ),
             )
     return list(found.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Reach:
-    """How accurate a contender is under rising caps on T."""
-
-    caps: Reals
-    """[caps]"""
-    mean: Reals
-    """[caps]; it never falls."""
-    draws: Reals
-    """[caps, resamples]"""
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], pooled: bool, bootstrap: Bootstrap) -> _Reach:
-        costs = np.unique([step.cost for row in rows for step in row.by_ticks])
-        caps = costs[
-            np.unique(np.linspace(0, len(costs) - 1, min(len(costs), MOST_CAPS)).round().astype(int))
-        ]
-        found = [
-            _whole([(row.problem, worth(row.by_ticks, cap, pooled=pooled)) for row in rows]) for cap in caps
-        ]
-        mean = np.array([sum(value for _, value in pairs) / len(pairs) for pairs in found])
-        draws = np.array([bootstrap.draws(pairs) for pairs in found])
-        return cls(
-            caps=caps.astype(np.float64),
-            mean=np.maximum.accumulate(mean),
-            draws=np.maximum.accumulate(draws, axis=0),
-        )
-
-    def cap(self, level: float) -> float:
-        return float(self.caps[np.argmax(self.mean >= level)])
-
-    def drawn_caps(self, levels: Reals) -> Reals:
-        """Return the cap of each draw for that draw's level, both [resamples]."""
-        return self.caps[np.argmax(self.draws >= levels, axis=0)]
-
-
-def _equals(by_arm: Mapping[str, Sequence[Row]], bootstrap: Bootstrap) -> Iterator[Equal]:
-    """Compare the first contender with each other one."""
-    found = [(name, rows, _Reach.of(rows, pooled, bootstrap)) for name, rows, pooled in _contenders(by_arm)]
-    for name, rows, theirs in found[1:]:
-        first, own, ours = found[0]
-        level = min(ours.mean[-1], theirs.mean[-1])
-        if level <= 0:
-            continue
-        levels = np.minimum(ours.draws[-1], theirs.draws[-1])
-        levels[levels <= 0] = np.nan
-        shorter = 1 - ours.drawn_caps(levels) / np.maximum(theirs.drawn_caps(levels), 1)
-        shorter[np.isnan(levels)] = np.nan
-        low, high = interval(shorter)
-        caps = ours.cap(level), theirs.cap(level)
-        yield Equal(
-            first=first,
-            second=name,
-            all_correct=float(level),
-            first_cap=int(caps[0]),
-            second_cap=int(caps[1]),
-            shorter=Estimate(
-                mean=1 - caps[0] / max(caps[1], 1),
-                low=low,
-                high=high,
-                problems=len({row.problem for row in (*own, *rows)}),
-                samples=len(own) + len(rows),
-            ),
-        )
 
 
 def _gains(

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from asyncthink.evaluation.report.tables import Line, arm_labels, lines
+from asyncthink.evaluation.report.lines import Line, arm_labels, lines
 from asyncthink.evaluation.statistics import Estimate
 from asyncthink.evaluation.summary import Arm, Summary
 from asyncthink.protocol.actions import PAPER_ERRORS, FormatError

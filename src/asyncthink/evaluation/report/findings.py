@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from asyncthink.evaluation.recipe import DEFAULT_AT_ONCE, Recipe
 from asyncthink.evaluation.report.cells import counted, difference, estimates
-from asyncthink.evaluation.report.tables import arm_labels, lines, missing
+from asyncthink.evaluation.report.lines import arm_labels, lines
+from asyncthink.evaluation.report.tables import missing
 from asyncthink.evaluation.statistics import Difference, Estimate
 from asyncthink.evaluation.summary import Comparison, Match, Summary
 from asyncthink.tasks import Split

@@ -23,9 +23,10 @@ from asyncthink.episodes.store import RunDirectory
 from asyncthink.evaluation.preflight import Evaluation
 from asyncthink.evaluation.report.figures import figures
 from asyncthink.evaluation.report.findings import caveats, findings, question, title
+from asyncthink.evaluation.report.lines import arm_labels
 from asyncthink.evaluation.report.page import Content, as_markdown, page
 from asyncthink.evaluation.report.samples import article, chosen
-from asyncthink.evaluation.report.tables import arm_labels, tables
+from asyncthink.evaluation.report.tables import tables
 from asyncthink.evaluation.rows import Row, row_of
 from asyncthink.evaluation.summary import Summary, summarise
 from asyncthink.tasks import Asked
