@@ -31,7 +31,14 @@ def rl_line(step: int, **changes: Any) -> dict[str, Any]:
         "update_seconds": 10.0,
         "seconds": 50.0 * step,
     }
-    learning = {"reward": 0.75, "kl": 2e-9, "entropy": 0.125, "gradient_norm": 0.6, "steps": 40}
+    learning = {
+        "reward": 0.75,
+        "kl": 2e-9,
+        "moved": 0.25,
+        "entropy": 0.125,
+        "gradient_norm": 0.6,
+        "steps": 40,
+    }
     errors: dict[str, Any] = {"format_errors": {"no_answer": 3}}
     return {"step": step, **learning, **shares, **counts, **pace, **errors, **changes}
 

@@ -300,6 +300,7 @@ pooled = false
 
 [loss]
 clip_low = 0.2
+kl = 0.0
 
 [update]
 steps = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import accumulate
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyncthink.training.loss import Aggregation, LossRecipe, n_clipped, policy_loss, row_weights
+from asyncthink.training.loss import Aggregation, LossRecipe, divergence, n_clipped, policy_loss, row_weights
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "trl_loss.json").read_text())
 Rest: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -238,3 +238,28 @@ def test_value_and_gradient_are_those_of_trl(rows: list[dict[str, Any]], outcome
     torch.testing.assert_close(share * gradient, double(*theirs), rtol=0, atol=1e-12)
     still = sum(slope == 0 for slope in theirs)
     assert n_clipped(flat("new"), rest[0], rest[2], recipe) == still
+
+
+# Holding on to a reference
+
+
+def test_divergence_by_hand() -> None:
+    """Of (1/2, 1/2) from (1/4, 3/4): ln(2)/2 + ln(2/3)/2. Its slope in a logit is p * (ln(p / q) - KL)."""
+    logits = double(0.0, 0.0, grad=True)
+    reference = double(0.25, 0.75).log()
+    expected = (log(2) + log(2 / 3)) / 2
+    both = torch.stack([logits.log_softmax(-1), reference])
+    found = divergence(both, torch.stack([reference, reference]))
+    assert found.tolist() == pytest.approx([expected, 0.0], abs=1e-12)
+    found[0].backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx(
+        [(log(2) - expected) / 2, (log(2 / 3) - expected) / 2], abs=1e-12
+    )
+
+
+def test_divergence_is_not_that_of_the_other_way_round() -> None:
+    """What the reference thinks impossible is dear; what the model has given up is not."""
+    sure, open_minded = double(0.999, 0.001).log()[None], double(0.5, 0.5).log()[None]
+    assert divergence(open_minded, sure).item() > 2.5
+    assert divergence(sure, open_minded).item() < 0.7

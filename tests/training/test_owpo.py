@@ -247,6 +247,17 @@ def test_normalised_advantages_are_larger_and_told(tmp_path: Path, chain: str, s
         assert sum(x * x for x in found) == pytest.approx(len(found) - 1, rel=0.01)
 
 
+def test_a_run_is_held_to_what_it_began_as(tmp_path: Path, chain: str, seen: Seen) -> None:
+    train_rl(tiny(tmp_path / "free", chain, learning_rate="0.02"), seen)
+    assert [one.moved for one in seen.steps] == [0.0] * 3
+    far = {}
+    for kl in ("0.001", "100.0"):
+        folder = train_rl(tiny(tmp_path / kl, chain, learning_rate="0.02", kl=kl))
+        far[kl] = [line["moved"] for line in metrics_of(folder.parent)]
+        assert far[kl][0] == pytest.approx(0, abs=1e-6), "the model began there"
+    assert far["0.001"][-1] > 2 * far["100.0"][-1] > 0
+
+
 def test_nothing_is_learned_where_all_are_paid_the_same(tmp_path: Path, seen: Seen) -> None:
     """Random weights write no answer, ever."""
     start = write_noise(tmp_path / "noise")

@@ -50,6 +50,7 @@ def test_every_figure_of_a_line_is_in_its_unit(tmp_path: Path) -> None:
         "format errors": 12.5,
         "even groups": 12.5,
         "KL to the sampler": 2e-9,
+        "KL to the start": 0.25,
         "entropy": 0.125,
         "gradient norm": 0.6,
         "decoded tokens per second": 812.0,
@@ -125,7 +126,7 @@ def test_what_is_no_number_breaks_the_curve_and_is_told(tmp_path: Path) -> None:
     huge = read(
         write_run(tmp_path / "huge", [rl_line(1, gradient_norm=1e300), rl_line(2, gradient_norm=-1e300)])
     )
-    assert len(list(pictures([huge]))) == 12
+    assert len(list(pictures([huge]))) == 13
     assert ends(huge, measure(Kind.RL, "gradient_norm")) == (pytest.approx(nan, nan_ok=True),) * 2
 
 
@@ -225,7 +226,7 @@ def test_figures_have_decimals_that_tell() -> None:
 def test_tables_of_one_run(tmp_path: Path) -> None:
     lines = [rl_line(n, format_errors={"no_answer": n} if n > 10 else {}) for n in range(1, 21)]
     main, progress, errors = tables([read(write_run(tmp_path / "mine", lines, seed=7))])
-    assert main.columns == ("figure", "first 10 steps", "last 10 steps", "change") and len(main.rows) == 15
+    assert main.columns == ("figure", "first 10 steps", "last 10 steps", "change") and len(main.rows) == 16
     assert progress.columns == (
         "run",
         "steps",
@@ -269,7 +270,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
         ["reward.concurrency", "–", "0.0"],
     ]
     drawn = list(pictures(runs))
-    assert len(drawn) == 15 and len({each.name for each in drawn}) == 15, "each measure alone"
+    assert len(drawn) == 16 and len({each.name for each in drawn}) == 16, "each measure alone"
     for each in drawn:
         words = [one.text for one in ElementTree.fromstring(each.svg).iter(f"{SVG}text")]
         assert {run.name for run in runs} <= set(words)

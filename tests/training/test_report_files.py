@@ -43,7 +43,7 @@ HOSTILE = "<script>alert(1)</script> \x1b[2J\u202e `x` | http://x.example &amp; 
 
 
 @pytest.mark.parametrize(
-    ("recipe", "line", "charts"), [(RL, rl_line, 12), (SFT, sft_line, 3)], ids=["rl", "sft"]
+    ("recipe", "line", "charts"), [(RL, rl_line, 13), (SFT, sft_line, 3)], ids=["rl", "sft"]
 )
 def test_a_page_needs_nothing_else(
     recipe: str, line: Callable[[int], dict[str, Any]], charts: int, tmp_path: Path

@@ -153,9 +153,12 @@ class KillAt(Watcher):
             raise Killed
 
 
-@pytest.mark.parametrize("save_every", ["1", "3"])
-def test_every_step_is_a_good_one_to_be_killed_behind(tmp_path: Path, chain: str, save_every: str) -> None:
-    steps = {"steps": "4", "episodes": "2", "max_critical_path": "12"}
+@pytest.mark.parametrize(("save_every", "kl"), [("1", "0.0"), ("3", "0.0"), ("1", "0.5")])
+def test_every_step_is_a_good_one_to_be_killed_behind(
+    tmp_path: Path, chain: str, save_every: str, kl: str
+) -> None:
+    """Also where the model is held to what it began as, which is not what it goes on as."""
+    steps = {"steps": "4", "episodes": "2", "max_critical_path": "12", "kl": kl}
     whole = tiny(tmp_path / "whole", chain, **steps)
     train_rl(whole)
     for at in range(1, 5):

@@ -24,7 +24,7 @@ from asyncthink.training.loss import Aggregation, LossRecipe
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rows import TrainingRow, rows
-from asyncthink.training.update import Updated, Updater, batches_of, nucleus_logprobs, token_logprobs
+from asyncthink.training.update import Updated, Updater, batches_of, distributions, nucleus_logprobs
 
 from .rl_cases import Watched, chain_model, chain_world, embedded_world, make_row, random_model, random_rows
 
@@ -66,8 +66,11 @@ def test_log_probabilities_are_those_of_the_token_before_whatever_the_company() 
     model = random_model(VOCABULARY)
     found = random_rows(VOCABULARY, 9)
     expected = torch.cat([by_hand(model, row) for row in found])
-    policy, whole = token_logprobs(model, found)
-    assert policy is whole
+    chosen, everything = distributions(model, found)
+    assert chosen.tolist() == [
+        token for row in found for token, own in zip(row.ids, row.trained, strict=True) if own
+    ]
+    whole = everything.gather(-1, chosen[:, None])[:, 0]
     torch.testing.assert_close(whole.double(), expected, rtol=0, atol=2e-6)
     updater, _ = trainer(model, batch_tokens=90)
     for row, old in zip(found, updater.old_logprobs(found), strict=True):
@@ -165,6 +168,51 @@ def test_rows_that_nothing_was_left_to_chance_in_teach_nothing() -> None:
             mixed[name], gradient * (sum(counts[3:]) / sum(counts)), rtol=1e-4, atol=1e-7
         )
     assert trainer(model, top_p=0.95)[0].step(sure, [1.0, -1.0, 1.0], 1.0).gradient_norm == 0
+
+
+# A reference that is held on to
+
+
+def test_without_an_advantage_the_model_goes_back_to_its_reference() -> None:
+    """The gradient is beta times the mean divergence's, over the trained tokens of the step."""
+    model, reference = random_model(VOCABULARY), random_model(VOCABULARY, seed=8)
+    found = random_rows(VOCABULARY, 7)
+    watched = Watched(model)
+    recipe = LossRecipe(kl=0.3)
+    updater = Updater(
+        model, watched, recipe, UpdateRecipe(batch_tokens=60, max_norm=FREE), reference=reference
+    )
+    updated = updater.step(found, [0.0] * 7, 1.0)
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for row in found:
+        ids, places = torch.tensor([row.ids]), torch.arange(len(row.ids))[None]
+        own, other = (each(ids, places)[0].double().log_softmax(-1) for each in (model, reference))
+        for place in (i - 1 for i in range(1, len(row.ids)) if row.trained[i]):
+            total = total + (own[place].exp() * (own[place] - other[place].detach())).sum()
+            tokens += 1
+    (0.3 * total / tokens).backward()
+    assert updated.moved == pytest.approx(total.item() / tokens, rel=1e-4) and updated.moved > 0.01
+    assert updated.loss == pytest.approx(0.3 * updated.moved, rel=1e-4)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(watched.gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)
+    assert all(parameter.grad is None for parameter in reference.parameters())
+
+
+def test_a_model_that_is_its_reference_is_not_held_back() -> None:
+    model = random_model(VOCABULARY)
+    found = random_rows(VOCABULARY, 5)
+    free, alone = trainer(model)
+    expected = free.step(found, [1.0, -1.0, 0.5, 0.0, 2.0], 1.0)
+    held = Updater(
+        model, watched := Watched(model), LossRecipe(kl=1.0), UpdateRecipe(max_norm=FREE), reference=model
+    )
+    updated = held.step(found, [1.0, -1.0, 0.5, 0.0, 2.0], 1.0)
+    assert updated.moved == pytest.approx(0, abs=1e-7) and updated.loss == pytest.approx(
+        expected.loss, abs=1e-6
+    )
+    for name, gradient in alone.gradients.items():
+        torch.testing.assert_close(watched.gradients[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 # Batches

@@ -53,16 +53,21 @@ def _draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[floa
         largest, token = probabilities.max(-1)
         # Sorting is dear, and most of a trained model's tokens are a nucleus by themselves.
         alone = largest >= top_p
-        probabilities[~alone] = _nucleus(probabilities[~alone], top_p[~alone])
+        unsure = probabilities[~alone]
+        probabilities[~alone] = unsure * nucleus(unsure, top_p[~alone, None])
         probabilities[alone] = torch.zeros_like(probabilities[alone]).scatter_(-1, token[alone, None], 1.0)
     cumulative = probabilities.cumsum(-1)
     points = torch.tensor(uniforms, dtype=torch.float64)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True)[:, 0]
 
 
-def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
-    """Keep the most likely tokens of each row until they hold `top_p` of it, the one that crosses included."""
+def nucleus(probabilities: Tensor, top_p: Tensor | float) -> Tensor:
+    """Return which tokens are among the likeliest that together have `top_p`, the one that crosses it included.
+
+    Args:
+        probabilities: [B, vocabulary].
+        top_p: one number, or [B, 1].
+    """
     ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    kept = ordered.masked_fill(before >= top_p[:, None], 0.0)
-    return torch.zeros_like(probabilities).scatter_(-1, places, kept)
+    kept = ordered.cumsum(-1) - ordered < top_p
+    return torch.zeros_like(kept).scatter_(-1, places, kept)

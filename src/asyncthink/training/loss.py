@@ -42,6 +42,9 @@ class LossRecipe:
     """For the aggregation `constant`."""
     importance_cap: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Truncated importance weights between the trainer's and the sampler's model; None: none."""
+    kl: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """beta: weight of KL(model || model the training began with), a token. What the reward is silent about, such as a
+    worker's sums, is otherwise worn away by the noise of the gradient."""
 
 
 def row_weights(counts: Sequence[int], recipe: LossRecipe) -> list[float]:
@@ -79,6 +82,16 @@ def policy_loss(
     if recipe.importance_cap is not None:
         gained = gained * (old - sampler).exp().clamp(max=recipe.importance_cap)
     return -(gained * weight).sum()
+
+
+def divergence(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Return KL(model || reference) of each token's distribution, [N], summed over the vocabulary.
+
+    Args:
+        logprobs: of all tokens, [N, vocabulary], with gradients.
+        reference: the same of the model that is not to be left.
+    """
+    return (logprobs.exp() * (logprobs - reference)).sum(-1)
 
 
 def n_clipped(logprobs: Tensor, old: Tensor, advantage: Tensor, recipe: LossRecipe) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -84,6 +85,8 @@ class StepMetrics:
     gradient_norm: float
     kl: float
     """Of the model that learns to the sampler."""
+    moved: float
+    """KL of the model that learns to the model it began as, where `loss.kl` holds on to that; else 0."""
     entropy: float
     """Of the policy, mean of a trained token, in nats: estimated by -log p of what was sampled."""
     clipped: float
@@ -131,6 +134,7 @@ class _Run:
         self.recipe, self.watcher, self.folder, self.checkpoint = recipe, watcher, folder, checkpoint
         update, rollout = recipe.update, recipe.rollout
         torch.set_num_threads(update.threads)
+        reference = deepcopy(checkpoint.model).requires_grad_(False) if recipe.loss.kl else None
         self.model = checkpoint.model.train().requires_grad_(True)
         self.optimizers = Optimizers(
             self.model,
@@ -144,7 +148,9 @@ class _Run:
             self.model.load_state_dict(state["model"])
             self.optimizers.load(state["optimizers"])
             self.position = Position(**state["position"])
-        self.updater = Updater(self.model, self.optimizers, recipe.loss, update, top_p=rollout.top_p)
+        self.updater = Updater(
+            self.model, self.optimizers, recipe.loss, update, top_p=rollout.top_p, reference=reference
+        )
         # One thread a lane: what a lane computes then depends on its own episodes alone, and repeats bit for bit.
         engine = LocalEngine(
             folder_of(recipe.start),
@@ -263,6 +269,7 @@ class _Run:
             loss=sum(each.loss for each in updates),
             gradient_norm=fmean([each.gradient_norm for each in updates] or [0.0]),
             kl=fmean([each.kl for each in updates] or [0.0]),
+            moved=fmean([each.moved for each in updates] or [0.0]),
             entropy=fmean([each.entropy for each in updates] or [0.0]),
             clipped=fmean([each.clipped for each in updates] or [0.0]),
             rollout_seconds=rollout_seconds,

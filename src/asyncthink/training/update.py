@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from asyncthink.engines.llama import Llama
+from asyncthink.engines.sampling import nucleus
 from asyncthink.errors import DivergedError
-from asyncthink.training.loss import LossRecipe, n_clipped, policy_loss, row_weights
+from asyncthink.training.loss import LossRecipe, divergence, n_clipped, policy_loss, row_weights
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rows import TrainingRow
@@ -28,28 +29,25 @@ class Updated:
     tokens: int
     """Trained tokens."""
     kl: float
-    """Mean over the trained tokens of rows that something was left to chance in, of exp(d) - 1 - d, with d the log-probability of the model that learns less the
-    sampler's: an estimate of KL(sampler || model) that is never negative."""
+    """Mean over the trained tokens of rows that something was left to chance in, of exp(d) - 1 - d, with d the
+    log-probability of the model that learns less the sampler's: an estimate of KL(sampler || model), never negative."""
+    moved: float
+    """Mean over the same tokens of KL(model || reference); 0 without a reference."""
     entropy: float
     """Mean over the same tokens of minus their log-probability under the policy: an estimate of its entropy, in nats."""
     clipped: float
     """Share of these tokens without a gradient because their ratio is clipped."""
 
 
-def token_logprobs(model: Llama, batch: Sequence[TrainingRow], top_p: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities of a batch's trained tokens, row by row: the policy's, and the model's; both [N].
-
-    The policy samples from the nucleus of `top_p` alone. With 1 the two are the same.
-    """
+def distributions(model: Llama, batch: Sequence[TrainingRow]) -> tuple[Tensor, Tensor]:
+    """Return the trained tokens of a batch, row by row, [N], and the model's log-probabilities there, [N, vocabulary]."""
     width = max(len(row.ids) for row in batch)
     ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in batch])
     mask = torch.tensor([[*row.trained, *[False] * (width - len(row.ids))] for row in batch])[:, 1:]
     inputs = ids[:, :-1]
     hidden = model.hidden(inputs, torch.arange(width - 1).expand_as(inputs))
     everything = model.lm_head(hidden[mask]).float().log_softmax(-1)
-    chosen = ids[:, 1:][mask]
-    own = everything.gather(-1, chosen[:, None])[:, 0]
-    return (own if top_p >= 1 else nucleus_logprobs(everything, chosen, top_p)), own
+    return ids[:, 1:][mask], everything
 
 
 def nucleus_logprobs(logprobs: Tensor, chosen: Tensor, top_p: float) -> Tensor:
@@ -66,10 +64,7 @@ def nucleus_logprobs(logprobs: Tensor, chosen: Tensor, top_p: float) -> Tensor:
     found = torch.zeros_like(logprobs[:, 0])
     probabilities = logprobs.detach().exp()
     unsure = probabilities.amax(-1) < top_p
-    ordered, places = probabilities[unsure].sort(dim=-1, descending=True, stable=True)
-    kept = torch.zeros_like(ordered, dtype=torch.bool)
-    kept = kept.scatter(-1, places, ordered.cumsum(-1) - ordered < top_p)
-    kept = kept.scatter(-1, chosen[unsure][:, None], True)
+    kept = nucleus(probabilities[unsure], top_p).scatter(-1, chosen[unsure][:, None], True)
     mass = logprobs[unsure].masked_fill(~kept, -torch.inf).logsumexp(-1)
     found[unsure] = logprobs[unsure].gather(-1, chosen[unsure][:, None])[:, 0] - mass
     return found
@@ -101,6 +96,7 @@ class Updater:
         loss: its switches.
         update: sizes and limits.
         top_p: nucleus that the rows were sampled from.
+        reference: the model that `loss.kl` holds on to; None where that is 0.
     """
 
     def __init__(
@@ -111,8 +107,9 @@ class Updater:
         update: UpdateRecipe,
         *,
         top_p: float = 1.0,
+        reference: Llama | None = None,
     ) -> None:
-        self.model, self.optimizers = model, optimizers
+        self.model, self.optimizers, self.reference = model, optimizers, reference
         self.loss, self.update, self.top_p = loss, update, top_p
 
     def old_logprobs(self, rows: Sequence[TrainingRow]) -> list[Tensor]:
@@ -120,7 +117,7 @@ class Updater:
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         with torch.no_grad():
             for places in batches_of([len(row.ids) for row in rows], self.update.batch_tokens):
-                flat, _ = self._logprobs([rows[place] for place in places])
+                flat, _, _ = self._logprobs([rows[place] for place in places])
                 parts = torch.split(flat, [rows[place].n_trained for place in places])
                 for place, part in zip(places, parts, strict=True):
                     found[place] = part
@@ -146,13 +143,13 @@ class Updater:
         """
         counts = [row.n_trained for row in rows]
         weights = row_weights(counts, self.loss)
-        total, kl, surprise, clipped = 0.0, 0.0, 0.0, 0
+        total, kl, moved, surprise, clipped = 0.0, 0.0, 0.0, 0.0, 0
         chosen = [place for place, row in enumerate(rows) if self._chose(row)]
         for batched in batches_of([len(rows[place].ids) for place in chosen], self.update.batch_tokens):
             places = [chosen[each] for each in batched]
             batch = [rows[place] for place in places]
             repeats = torch.tensor([counts[place] for place in places])
-            logprobs, whole = self._logprobs(batch)
+            logprobs, own, everything = self._logprobs(batch)
             before = logprobs.detach() if old is None else torch.cat([old[place] for place in places])
             sampler = torch.tensor(
                 [p for row in batch for p, own in zip(row.logprobs, row.trained, strict=True) if own]
@@ -160,10 +157,14 @@ class Updater:
             advantage = torch.tensor([advantages[place] for place in places]).repeat_interleave(repeats)
             weight = torch.tensor([weights[place] for place in places]).repeat_interleave(repeats)
             loss = policy_loss(logprobs, before, sampler, advantage, weight, self.loss)
+            if self.reference is not None:
+                away = divergence(everything, self._reference(batch))
+                loss = loss + self.loss.kl * (away * weight).sum()
+                moved += away.sum().item()
             if loss.requires_grad:
                 loss.backward()
             total += loss.item()
-            gap = whole.detach() - sampler
+            gap = own.detach() - sampler
             kl += (gap.expm1() - gap).sum().item()
             surprise -= logprobs.detach().sum().item()
             clipped += n_clipped(logprobs.detach(), before, advantage, self.loss)
@@ -180,6 +181,7 @@ class Updater:
             rows=len(rows),
             tokens=sum(counts),
             kl=kl / looked_at,
+            moved=moved / looked_at,
             entropy=surprise / looked_at,
             clipped=clipped / looked_at,
         )
@@ -189,6 +191,18 @@ class Updater:
         sure = log(self.top_p)
         return any(own and p <= sure for own, p in zip(row.trained, row.logprobs, strict=True))
 
-    def _logprobs(self, batch: Sequence[TrainingRow]) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.update.bfloat16):
-            return token_logprobs(self.model, batch, self.top_p)
+    def _logprobs(self, batch: Sequence[TrainingRow]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probabilities of the trained tokens: the policy's and the model's, [N], and of all tokens."""
+        with self._precision():
+            chosen, everything = distributions(self.model, batch)
+        own = everything.gather(-1, chosen[:, None])[:, 0]
+        policy = nucleus_logprobs(everything, chosen, self.top_p) if self.top_p < 1 else own
+        return policy, own, everything
+
+    def _reference(self, batch: Sequence[TrainingRow]) -> Tensor:
+        assert self.reference is not None
+        with torch.no_grad(), self._precision():
+            return distributions(self.reference, batch)[1]
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.update.bfloat16)

@@ -147,6 +147,12 @@ _RL = Subject(
             measures=(Measure(key="kl", label="KL to the sampler", unit="nats per token"),),
         ),
         Chart(
+            name="moved",
+            title="KL to the start, nats per token",
+            note="How far the model is from what the run began as, where `loss.kl` holds it to that; elsewhere 0.",
+            measures=(Measure(key="moved", label="KL to the start", unit="nats per token"),),
+        ),
+        Chart(
             name="entropy",
             title="Entropy of the policy, nats per token",
             note="Mean of minus the log-probability of what was sampled: how much is left to chance. Where it comes to "
