@@ -95,7 +95,7 @@ def wrapped(prefix: str, expression: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """What a sub-query with its prefix says."""
+    """What a sub-query says."""
 
     peeled: tuple[tuple[int, str], ...]
     """Numbers with their operators, the outer one first."""
@@ -103,13 +103,25 @@ class Said:
     """Sorted; two sorted pairs where they are combined in pairs."""
     goal: int
 
+    def whole(self, expression: str) -> str:
+        """Make an expression that reaches the goal one of the whole."""
+        return wrapped(" ".join(f"{number} {operator}" for number, operator in self.peeled), expression)
 
-def said(prefix: str, query: str) -> Said:
-    words = prefix.split()
-    numbers, _, goal = query.partition(" >")
-    pieces = [tuple(sorted(map(int, piece.split()))) for piece in numbers.split(" |")]
-    assert re.fullmatch(r"( \d+){2,3}|( \d+){2} \|( \d+){2}", numbers)
-    return Said(tuple(zip(map(int, words[::2]), words[1::2], strict=True)), tuple(sorted(pieces)), int(goal))
+    @property
+    def used(self) -> list[int]:
+        """All numbers, sorted."""
+        return sorted([*(number for number, _ in self.peeled), *(n for piece in self.numbers for n in piece)])
+
+
+def said(query: str) -> Said:
+    assert re.fullmatch(r"( \d+ (_[-/]|[-+*/])){0,2}(( \d+){2,3}|( \d+){2} \|( \d+){2}) > \d+", query), query
+    left, _, goal = query.partition(" >")
+    words, peeled = left.split(), list[tuple[int, str]]()
+    while words[1] in OPERATORS:
+        peeled.append((int(words[0]), words[1]))
+        words = words[2:]
+    pieces = [tuple(sorted(map(int, piece.split()))) for piece in " ".join(words).split("|")]
+    return Said(tuple(peeled), tuple(sorted(pieces)), int(goal))
 
 
 def random_problem(random: Random, size: int = 4, largest: int = 20) -> CountdownProblem:

@@ -11,10 +11,10 @@ from random import Random
 import pytest
 
 from asyncthink.tasks import Countdown, CountdownProblem, Split
+from asyncthink.tasks.base import SubQuery
 from asyncthink.tasks.countdown_parts import (
     CountdownDivider,
     CountdownHarvest,
-    CountdownPart,
     candidates,
     joined_text,
     search,
@@ -27,47 +27,50 @@ from tests.tasks.countdown_arithmetic import (
     random_problem,
     said,
     used_in,
-    wrapped,
 )
 
 EXAMPLE = CountdownProblem(numbers=(2, 3, 5, 7), target=28)
 
 
-def part_of(query: str) -> CountdownPart:
+def part_of(query: str) -> SubQuery:
     return next(part for part in CountdownDivider().parts(EXAMPLE) if part.query == query)
 
 
 def test_a_countdown_part_in_both_languages() -> None:
-    part = part_of(" 2 3 5 > 4")
-    assert (part.before, part.wrap) == (" ? 7 *", (" 7 * (", " )"))
+    part = part_of(" 7 * 2 3 5 > 4")
+    assert part.before == " ?"
     assert part.sentence == (
-        "Using each of the numbers 2, 3, 5 exactly once with + - * / and brackets, write up to 4 different "
-        "expressions that equal 4, with semicolons between them, or the word none if there is none."
+        "Using each of the numbers 2, 3, 5 exactly once with + - * / and brackets, find up to 4 different "
+        "expressions X that equal 4. Write them, each as 7 * ( X ) with X in full, with semicolons between them, or the "
+        "word none if there is none."
     )
+    turned = part_of(" 7 _- 2 3 5 > 35")
+    assert "each as ( X ) - 7 with" in turned.sentence
     pairs = part_of(" 2 5 | 3 7 > 28")
-    assert (pairs.before, pairs.wrap) == (" ?", ("", ""))
-    assert "numbers 2, 5, 3, 7 exactly once" in pairs.sentence
-    assert "combining 2 and 5 with each other and 3 and 7 too, write" in pairs.sentence
+    assert pairs.before == " ?"
+    assert "numbers 2, 5, 3, 7 exactly once" in pairs.sentence and " X " not in pairs.sentence
+    assert "combining 2 and 5 with each other and 3 and 7 too, find" in pairs.sentence
+    assert "that equal 28. Write them, with semicolons" in pairs.sentence
 
 
-def harvest(text: str | None, part: CountdownPart | None = None, wanted: int = 4) -> CountdownHarvest:
+def harvest(text: str | None, part: SubQuery | None = None, wanted: int = 4) -> CountdownHarvest:
     made = CountdownHarvest(wanted=wanted)
-    made.add(part or part_of(" 2 3 5 > 4"), text)
+    made.add(part or part_of(" 7 * 2 3 5 > 4"), text)
     return made
 
 
 @pytest.mark.parametrize(
     ("returned", "answer"),
     [
-        (" 2 + 5 - 3", "\n 7 * ( 2 + 5 - 3 )\n"),
-        ("2+5-3 = 4", "\n 7 * ( 2 + 5 - 3 )\n"),
-        ("2+(5-3);5-3+2", "\n 7 * ( 2 + 5 - 3 )\n"),
-        ("nonsense; 2 * 3 * 5 \n\n2+5-3", "\n 7 * 2 * 3 * 5\n 7 * ( 2 + 5 - 3 )\n"),
+        (" 7 * ( 2 + 5 - 3 )", "\n 7 * ( 2 + 5 - 3 )\n"),
+        ("7*(2+5-3) = 28", "\n 7 * ( 2 + 5 - 3 )\n"),
+        ("7*(2+(5-3));(5-3+2)*7", "\n 7 * ( 2 + 5 - 3 )\n"),
+        ("nonsense; 2 * 3 * 5 \n\n7*(2+5-3)", "\n 2 * 3 * 5\n 7 * ( 2 + 5 - 3 )\n"),
         (" none", "\n none\n"),
         ("", "\n none\n"),
         (None, "\n none\n"),
         ("<ANSWER>2+5-3</ANSWER>", "\n none\n"),
-        ("1;2;3;4;5;6", "\n 7 * 1\n 7 * 2\n 7 * 3\n 7 * 4\n"),
+        ("1;2;3;4;5;6", "\n 1\n 2\n 3\n 4\n"),
     ],
 )
 def test_what_is_taken_of_a_return(returned: str | None, answer: str) -> None:
@@ -103,7 +106,7 @@ def hostile() -> Iterator[str]:
 
 
 def test_hostile_returns_cost_little_and_become_nothing_but_arithmetic() -> None:
-    parts = [part_of(" 2 3 5 > 4"), part_of(" 2 5 | 3 7 > 28")]
+    parts = [part_of(" 7 * 2 3 5 > 4"), part_of(" 2 5 | 3 7 > 28")]
     slowest = 0.0
     for text in hostile():
         for part in parts:
@@ -116,10 +119,10 @@ def test_hostile_returns_cost_little_and_become_nothing_but_arithmetic() -> None
 
 
 def test_a_perfect_worker_finds_all_that_the_language_can_say() -> None:
-    part = part_of(" 2 3 5 > 4")
-    by_hand = harvest("2+(5-3); 2*(5-3); (3+5)/2", part)
+    part = part_of(" 7 * 2 3 5 > 4")
+    by_hand = harvest("7*(2+(5-3)); 7*(2*(5-3)); 7*(3+5)/2", part)
     assert CountdownDivider().perfect(EXAMPLE, part) == frozenset(by_hand.found)
-    assert joined_text(search(" 2 3 5 > 97")[1]) == " none"
+    assert joined_text(search(" 7 + 2 3 5 > 97")[1]) == " none"
 
 
 def test_whatever_a_perfect_worker_finds_is_right() -> None:
@@ -145,32 +148,28 @@ def test_two_to_five_numbers_can_be_divided() -> None:
 
 def test_all_parts_of_three_numbers_by_hand() -> None:
     found = candidates(CountdownProblem(numbers=(2, 3, 8), target=14))
-    assert [part.prefix + " :" + part.query for part in found] == [
-        " : 2 3 8 > 14",
-        *(" 2 + : 3 8 > 12", " 2 _- : 3 8 > 16", " 2 * : 3 8 > 7", " 2 _/ : 3 8 > 28"),
-        *(" 3 + : 2 8 > 11", " 3 _- : 2 8 > 17", " 3 _/ : 2 8 > 42"),
-        *(" 8 + : 2 3 > 6", " 8 _- : 2 3 > 22", " 8 _/ : 2 3 > 112"),
+    assert [part.query for part in found] == [
+        " 2 3 8 > 14",
+        *(" 2 + 3 8 > 12", " 2 _- 3 8 > 16", " 2 * 3 8 > 7", " 2 _/ 3 8 > 28"),
+        *(" 3 + 2 8 > 11", " 3 _- 2 8 > 17", " 3 _/ 2 8 > 42"),
+        *(" 8 + 2 3 > 6", " 8 _- 2 3 > 22", " 8 _/ 2 3 > 112"),
     ]
-    assert [part.before for part in found[:2]] == [" ?", " ? 2 +"]
-    assert [part.wrap for part in found[:3]] == [("", ""), (" 2 + (", " )"), (" (", " ) - 2")]
 
 
 def test_two_numbers_are_one_part() -> None:
     (part,) = candidates(CountdownProblem(numbers=(4, 6), target=24))
-    assert (part.query, part.prefix, part.wrap) == (" 4 6 > 24", "", ("", ""))
+    assert part.query == " 4 6 > 24"
 
 
 def test_a_part_of_five_numbers_peels_two_off_the_outer_one_first() -> None:
-    found = {
-        (part.prefix, part.query): part
-        for part in candidates(CountdownProblem(numbers=(2, 3, 5, 7, 11), target=91))
-    }
-    inner = found[" 7 * 11 +", " 2 3 5 > 2"]
-    assert inner.before == " ? 7 * 11 +" and inner.wrap == (" 7 * ( 11 + (", " ) )")
-    turned = found[" 11 _- 3 *", " 2 5 7 > 34"]
-    assert turned.wrap == (" ( 3 * (", " ) ) - 11")
-    both = found[" 7 _- 2 _/", " 3 5 11 > 196"]
-    assert both.wrap == (" ( (", " ) / 2 ) - 7")
+    queries = {part.query for part in candidates(CountdownProblem(numbers=(2, 3, 5, 7, 11), target=91))}
+    assert {" 7 * 11 + 2 3 5 > 2", " 11 _- 3 * 2 5 7 > 34", " 7 _- 2 _/ 3 5 11 > 196"} <= queries
+    assert search(" 7 * 11 + 2 3 5 > 4")[1] == [
+        " 7 * ( 11 + 2 + 5 - 3 )",
+        " 7 * ( 11 + 2 * ( 5 - 3 ) )",
+        " 7 * ( 11 + ( 3 + 5 ) / 2 )",
+    ]
+    assert search(" 7 _- 2 _/ 3 5 11 > 88")[1] == [" 11 * ( 3 + 5 ) / 2 - 7"]
 
 
 def expected(numbers: tuple[int, ...], target: int) -> set[Said]:
@@ -201,10 +200,10 @@ def test_there_is_a_part_for_every_legal_split_and_no_other(size: int, problems:
     for _ in range(problems):
         problem = random_problem(random, size)
         found = candidates(problem)
-        assert {said(part.prefix, part.query) for part in found} == expected(problem.numbers, problem.target)
-        assert len({(part.prefix, part.query) for part in found}) == len(found)
+        assert {said(part.query) for part in found} == expected(problem.numbers, problem.target)
+        assert len({part.query for part in found}) == len(found)
         if len(set(problem.numbers)) == size:
-            assert len({said(part.prefix, part.query) for part in found}) == len(found), "each once"
+            assert len({said(part.query) for part in found}) == len(found), "each once"
 
 
 @pytest.mark.parametrize(("size", "problems"), [(2, 60), (3, 60), (4, 30), (5, 12)])
@@ -215,13 +214,9 @@ def test_what_a_perfect_worker_finds_makes_the_target_of_the_whole(size: int, pr
         for part in candidates(problem):
             found = search(part.query)[1]
             for one in found:
-                before, after = part.wrap
-                whole = before + one + after
-                assert evaluated(whole) == problem.target, (part, one)
-                assert used_in(whole) == sorted(problem.numbers), (part, one)
-                assert form(whole) == form(wrapped(part.prefix, one)), (part, one)
-            wholes = {form(wrapped(part.prefix, one)) for one in found}
-            assert CountdownDivider().perfect(problem, part) == wholes
+                assert evaluated(one) == problem.target, (part, one)
+                assert used_in(one) == sorted(problem.numbers), (part, one)
+            assert CountdownDivider().perfect(problem, part) == set(map(form, found))
             solved += bool(found)
     assert solved > 30
 

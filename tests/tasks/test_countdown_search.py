@@ -17,6 +17,7 @@ from tests.tasks.countdown_arithmetic import (
     leading,
     pair_forms,
     random_problem,
+    said,
     used_in,
 )
 
@@ -66,6 +67,11 @@ def lines_of(text: str) -> Iterator[Line]:
         yield Line(spelled or stated, int(stated), (a, b), found)
 
 
+def numbers_of(query: str) -> str:
+    """Return what is left of the numbers once some are peeled off."""
+    return re.sub(r"^( \d+ (_[-/]|[-+*/]))+", "", query.partition(" >")[0])
+
+
 def heads_of(numbers: str) -> set[tuple[Form, tuple[int, ...]]]:
     """Return (head, remaining pair) for each line that a search must have."""
     first, bar, second = numbers.partition(" |")
@@ -79,7 +85,7 @@ def heads_of(numbers: str) -> set[tuple[Form, tuple[int, ...]]]:
 def test_a_search_is_right_and_exhaustive() -> None:
     several = 0
     for query in sub_queries(3, 4, 5):
-        numbers, _, goal = query.partition(" >")
+        part, numbers = said(query), numbers_of(query)
         if len(numbers.split()) == 2:
             continue
         text, found = search(query)
@@ -89,13 +95,11 @@ def test_a_search_is_right_and_exhaustive() -> None:
         hits: list[Form] = []
         for line in lines:
             assert evaluated(line.spelled) == line.value
-            assert {(operator, rest) for operator, rest, _ in line.claims} == leading(
-                line.value, int(goal)
-            ), query
+            assert {(operator, rest) for operator, rest, _ in line.claims} == leading(line.value, part.goal)
             for operator, rest, expressions in line.claims:
                 assert set(map(form, expressions)) == pair_forms(*line.pair).get(rest, set()), (query, line)
                 assert len(set(expressions)) == len(expressions)
-                hits += [form(combined(operator, line.spelled, hit)) for hit in expressions]
+                hits += [form(part.whole(combined(operator, line.spelled, hit))) for hit in expressions]
                 several += len(expressions) > 1
         assert [form(one) for one in found] == list(dict.fromkeys(hits))[:RETURNED], query
     assert several > 2
@@ -126,14 +130,12 @@ def test_a_search_of_two_numbers_is_right_and_exhaustive() -> None:
 def test_what_is_found_is_different_and_solves_the_query() -> None:
     solved = 0
     for query in sub_queries(3, 4, 5):
-        numbers, _, goal = query.partition(" >")
-        found = search(query)[1]
-        assert len(found) <= RETURNED and len(set(found)) == len(found)
-        if len(numbers.split()) > 2:
-            assert len(set(map(form, found))) == len(found)
+        part, found = said(query), search(query)[1]
+        assert len(found) <= RETURNED and len(set(map(form, found))) == len(found)
+        reached = evaluated(part.whole(str(part.goal)))
         for expression in found:
-            assert evaluated(expression) == int(goal), query
-            assert used_in(expression) == sorted(int(number) for number in re.findall(r"\d+", numbers)), query
+            assert evaluated(expression) == reached, query
+            assert used_in(expression) == part.used, query
         solved += bool(found)
     assert solved > 60
 

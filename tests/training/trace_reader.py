@@ -13,7 +13,7 @@ from asyncthink.protocol.rules import Rules
 from asyncthink.tasks import DIVIDERS, Asked
 from asyncthink.tasks.base import SubQuery
 from asyncthink.training.synthesis import Example, Piece
-from tests.tasks.countdown_arithmetic import form, split, wrapped
+from tests.tasks.countdown_arithmetic import form, split
 
 SEARCH = re.compile(
     r" \[(?P<prefix>[^:\n]*) :(?P<query>[^\n]*)\n(?P<lines>(?: [^=\n][^\n]*\n)*) =(?P<found>[^\n]*) \]\n"
@@ -52,7 +52,8 @@ class Trace:
         if self.asked.task.name == "sudoku":
             self.known |= {(int(prefix), tuple(map(int, row.split()))) for row in split(joined)}
         else:
-            self.known |= {form(wrapped(prefix, one)) for one in split(joined)}
+            assert prefix == ""
+            self.known |= set(map(form, split(joined)))
 
     @property
     def enough(self) -> bool:

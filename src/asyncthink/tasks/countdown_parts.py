@@ -1,9 +1,9 @@
 """How a countdown problem is divided, and how a part is searched: a sub-query language.
 
 Sub-queries. `2 3 5 > 4`: reach 4 with these two or three numbers. `2 5 | 3 7 > 28`: reach 28 from one
-expression over each pair. Before a sub-query stands what was peeled off and how it combines with the
-result: `7 *`, `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7. With five numbers two are
-peeled off, the outer one first: `7 * 3 +`.
+expression over each pair. First comes what was peeled off and how it combines with the result: `7 * 2 3 5 > 4`, and
+so `7 +`, `7 -`, `7 /`, and `7 _-`, `7 _/` for result - 7, result / 7. With five numbers two are peeled off, the outer
+one first: `7 * 3 +`. What is returned are expressions of the whole: `7 * ( 5 - 3 + 2 )`.
 
 Search text, one line for each way to split: `2 | 3 5 = 8 2 15 : + 2 ( 5 - 3 ) _- 6 ...` peels 2 off, leaves 3 and
 5 with what their sum, difference, product and quotient are, and for each operator states what they must reach,
@@ -27,16 +27,9 @@ LARGEST = 400
 """Largest intermediate target: each number up to here is one token of the embedded model."""
 RETURNED = 4
 """A worker returns at most so many expressions."""
+_PEELED = re.compile(r"((?: \d+ (?:_[-/]|[-+*/]))*)(.*)")
 MAX_RETURN = 4000
 """Characters of a worker's return that are read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CountdownPart(SubQuery):
-    """One legal way to split a problem: a sub-query and what its result is combined with."""
-
-    wrap: tuple[str, str]
-    """What stands before and after a returned expression to make it an expression of the whole."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -92,9 +85,21 @@ def others(numbers: Sequence[int], place: int) -> tuple[int, ...]:
     return (*numbers[:place], *numbers[place + 1 :])
 
 
+def peeled(query: str) -> tuple[tuple[str, str], str]:
+    """Return what stands before and after a result to make it an expression of the whole, and the rest of a query."""
+    match = _PEELED.fullmatch(query)
+    assert match is not None
+    before, after = "", ""
+    for value, operator in re.findall(r"( \d+) (\S+)", match[1]):
+        outer, inner = wrapping(operator, value)
+        before, after = before + outer, inner + after
+    return (before, after), match[2]
+
+
 def search(query: str) -> tuple[str, list[str]]:
-    """Work through a sub-query exhaustively; return the text and the different expressions found."""
-    numbers, _, target = query.partition(" >")
+    """Work through a sub-query exhaustively; return the text and the different expressions of the whole found."""
+    (before, after), rest = peeled(query)
+    numbers, _, target = rest.partition(" >")
     goal = int(target)
     first, bar, second = numbers.partition(" |")
     if bar:
@@ -102,20 +107,23 @@ def search(query: str) -> tuple[str, list[str]]:
         right = _numbers(second)
         heads = [(f"{text} = {value}", f" ({text} )", value, right) for text, value in _pair(a, b)]
     elif len(of := _numbers(numbers)) == 2:
-        found = list(pair_reaching(*of, goal))
-        return f"{_listed(*of)} :{''.join(f' ({hit} )' for hit in found)}\n", found
+        hits = pair_reaching(*of, goal)
+        forms: dict[Form, str] = {}
+        for hit in hits:
+            keep(forms, before + hit + after)
+        return f"{_listed(*of)} :{''.join(f' ({hit} )' for hit in hits)}\n", list(forms.values())
     else:
         places = [place for place, value in enumerate(of) if value not in of[:place]]
         heads = [(f" {of[p]}", f" {of[p]}", of[p], others(of, p)) for p in places]
     lines: list[str] = []
-    forms: dict[Form, str] = {}
+    forms = {}
     for head, written, value, (b, c) in heads:
         line = f"{head} |{_listed(b, c)} :"
-        for operator, rest in peels(value, goal):
-            line += f" {operator} {rest}"
-            for hit in pair_reaching(b, c, rest):
+        for operator, left in peels(value, goal):
+            line += f" {operator} {left}"
+            for hit in pair_reaching(b, c, left):
                 line += f" ({hit} )"
-                keep(forms, combined(operator, written, hit))
+                keep(forms, before + combined(operator, written, hit) + after)
         lines.append(line + "\n")
     return "".join(lines), list(forms.values())[:RETURNED]
 
@@ -139,36 +147,31 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split()))
 
 
-def candidates(problem: CountdownProblem) -> list[CountdownPart]:
+def candidates(problem: CountdownProblem) -> list[SubQuery]:
     """Return every legal way to split a problem of two to five numbers, each once."""
-    return list(_split(problem.numbers, problem.target, "", ("", "")))
+    return [
+        SubQuery(query=query, sentence=_sentence(query))
+        for query in _split(problem.numbers, problem.target, "")
+    ]
 
 
-def _split(
-    numbers: Sequence[int], target: int, prefix: str, wrap: tuple[str, str]
-) -> Iterator[CountdownPart]:
+def _split(numbers: Sequence[int], target: int, before: str) -> Iterator[str]:
     if len(numbers) <= 3:
-        yield _part(f" {' '.join(map(str, numbers))} > {target}", prefix, wrap)
-    if len(numbers) == 2 or (len(numbers) == 3 and prefix):
+        yield f"{before} {' '.join(map(str, numbers))} > {target}"
+    if len(numbers) == 2 or (len(numbers) == 3 and before):
         return
     for place, value in enumerate(numbers):
         if value in numbers[:place]:
             continue
         for operator, reach in peels(value, target):
-            before, after = wrapping(operator, f" {value}")
-            inner = (wrap[0] + before, after + wrap[1])
-            yield from _split(others(numbers, place), reach, f"{prefix} {value} {operator}", inner)
-    if len(numbers) == 4 and not prefix:
+            yield from _split(others(numbers, place), reach, f"{before} {value} {operator}")
+    if len(numbers) == 4 and not before:
         a, b, c, d = numbers
         pairings: dict[frozenset[tuple[int, ...]], tuple[int, ...]] = {}
         for p, q, r, s in ((a, b, c, d), (a, c, b, d), (a, d, b, c)):
             pairings.setdefault(frozenset(tuple(sorted(pair)) for pair in ((p, q), (r, s))), (p, q, r, s))
         for p, q, r, s in pairings.values():
-            yield _part(f" {p} {q} | {r} {s} > {target}", prefix, wrap)
-
-
-def _part(query: str, prefix: str, wrap: tuple[str, str]) -> CountdownPart:
-    return CountdownPart(query=query, prefix=prefix, sentence=_sentence(query), wrap=wrap)
+            yield f" {p} {q} | {r} {s} > {target}"
 
 
 def joined_text(expressions: Sequence[str]) -> str:
@@ -190,10 +193,8 @@ class CountdownHarvest:
 
     def add(self, part: SubQuery, returned: str | None) -> None:
         """Take in expressions with semicolons or line ends between them; what cannot be read is left out."""
-        assert isinstance(part, CountdownPart)
-        before, after = part.wrap
         for expression in re.split(r"[;\n]", (returned or "")[:MAX_RETURN])[: 2 * RETURNED]:
-            keep(self.found, before + expression.partition("=")[0].rstrip() + after)
+            keep(self.found, expression.partition("=")[0].rstrip())
 
     def answer(self) -> str:
         """Return as many expressions as are wanted, one a line."""
@@ -210,7 +211,7 @@ class CountdownDivider:
         count = len(problem.numbers)
         return None if count <= 5 else f"countdown is divided with up to 5 numbers, not with {count}"
 
-    def parts(self, problem: CountdownProblem) -> list[CountdownPart]:
+    def parts(self, problem: CountdownProblem) -> list[SubQuery]:
         """Return every candidate."""
         return candidates(problem)
 
@@ -232,14 +233,16 @@ class CountdownDivider:
 
 def _sentence(query: str) -> str:
     """Say a sub-query to a model that does not know the language."""
-    numbers, _, target = query.partition(" >")
+    (before, after), rest = peeled(query)
+    numbers, _, target = rest.partition(" >")
     first, bar, second = numbers.partition(" |")
     listed = ", ".join(f"{first} {second}".split())
     paired = (
         f", combining {' and '.join(first.split())} with each other and {' and '.join(second.split())} too"
     )
+    form = f", each as {before.strip()} X{after} with X in full" if before else ""
     return (
-        f"Using each of the numbers {listed} exactly once with + - * / and brackets{paired if bar else ''}, write up "
-        f"to {RETURNED} different expressions that equal {target.strip()}, with semicolons between them, or the word "
-        f"{NONE.strip()} if there is none."
+        f"Using each of the numbers {listed} exactly once with + - * / and brackets{paired if bar else ''}, find up "
+        f"to {RETURNED} different expressions{' X' if before else ''} that equal {target.strip()}. Write them{form}, with "
+        f"semicolons between them, or the word {NONE.strip()} if there is none."
     )

@@ -44,7 +44,8 @@ class LossRecipe:
     """Truncated importance weights between the trainer's and the sampler's model; None: none."""
     kl: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """beta: weight of KL(model || model the training began with), a token. What the reward is silent about, such as a
-    worker's sums, is otherwise worn away by the noise of the gradient."""
+    worker's sums, is otherwise worn away by the noise of the gradient. With `rollout.top_p` below 1, only tokens that
+    the model it began with was sure of are held; what was a choice is free."""
 
 
 def row_weights(counts: Sequence[int], recipe: LossRecipe) -> list[float]:

@@ -6,8 +6,8 @@ judgement is taught; how a worker searches its small sub-problem is fixed and ex
 only what was found by the organizer itself or returned by a worker it joined.
 
 Each line of an organizer begins with the one token that says what it does, so that a policy decides
-about the structure in one place: `? 7 *<FORK-1> 2 3 5 > 4</FORK-1>` asks a worker, `[ 7 * : 2 3 5 > 4`
-opens a search of its own, the others are `<JOIN-1>` and `<ANSWER>`.
+about the structure in one place: `?<FORK-1> 7 * 2 3 5 > 4</FORK-1>` asks a worker, `[ : 7 * 2 3 5 > 4` opens a search
+of its own, the others are `<JOIN-1>` and `<ANSWER>`. What comes back is complete, so that an answer is a copy.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Updated:
     """Mean over the trained tokens of rows that something was left to chance in, of exp(d) - 1 - d, with d the
     log-probability of the model that learns less the sampler's: an estimate of KL(sampler || model), never negative."""
     moved: float
-    """Mean over the same tokens of KL(model || reference); 0 without a reference."""
+    """Mean over the same tokens of KL(model || reference), 0 where the model is free; 0 without a reference."""
     entropy: float
     """Mean over the same tokens of minus their log-probability under the policy: an estimate of its entropy, in nats."""
     clipped: float
@@ -158,7 +158,7 @@ class Updater:
             weight = torch.tensor([weights[place] for place in places]).repeat_interleave(repeats)
             loss = policy_loss(logprobs, before, sampler, advantage, weight, self.loss)
             if self.reference is not None:
-                away = divergence(everything, self._reference(batch))
+                away = self._away(batch, everything)
                 loss = loss + self.loss.kl * (away * weight).sum()
                 moved += away.sum().item()
             if loss.requires_grad:
@@ -199,10 +199,13 @@ class Updater:
         policy = nucleus_logprobs(everything, chosen, self.top_p) if self.top_p < 1 else own
         return policy, own, everything
 
-    def _reference(self, batch: Sequence[TrainingRow]) -> Tensor:
+    def _away(self, batch: Sequence[TrainingRow], everything: Tensor) -> Tensor:
+        """Return KL(model || reference) of each trained token, [N], and 0 for those that are free."""
         assert self.reference is not None
         with torch.no_grad(), self._precision():
-            return distributions(self.reference, batch)[1]
+            reference = distributions(self.reference, batch)[1]
+        away = divergence(everything, reference)
+        return away if self.top_p >= 1 else away * (reference.amax(-1) >= log(self.top_p))
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.update.bfloat16)
