@@ -199,6 +199,24 @@ def test_without_an_advantage_the_model_goes_back_to_its_reference() -> None:
     assert all(parameter.grad is None for parameter in reference.parameters())
 
 
+def test_with_a_nucleus_only_what_the_reference_was_sure_of_is_held() -> None:
+    model, reference = random_model(VOCABULARY), random_model(VOCABULARY, seed=8)
+    found = random_rows(VOCABULARY, 7)
+    updater = Updater(
+        model, Watched(model), LossRecipe(kl=0.3), UpdateRecipe(max_norm=FREE), top_p=0.2, reference=reference
+    )
+    updated = updater.step(found, [0.0] * 7, 1.0)
+    chosen, everything = distributions(model, found)
+    _, other = distributions(reference, found)
+    sure = [float(row.exp().max()) >= 0.2 for row in other.detach()]
+    held = [
+        float((p.exp() * (p - q)).sum()) for p, q, one in zip(everything, other, sure, strict=True) if one
+    ]
+    assert 0 < len(held) < len(chosen)
+    assert updated.moved == pytest.approx(sum(held) / len(chosen), rel=1e-4)
+    assert updated.loss == pytest.approx(0.3 * updated.moved, rel=1e-4)
+
+
 def test_a_model_that_is_its_reference_is_not_held_back() -> None:
     model = random_model(VOCABULARY)
     found = random_rows(VOCABULARY, 5)
