@@ -209,9 +209,8 @@ def test_with_a_nucleus_only_what_the_reference_was_sure_of_is_held() -> None:
     chosen, everything = distributions(model, found)
     _, other = distributions(reference, found)
     sure = [float(row.exp().max()) >= 0.2 for row in other.detach()]
-    held = [
-        float((p.exp() * (p - q)).sum()) for p, q, one in zip(everything, other, sure, strict=True) if one
-    ]
+    pairs = zip(everything.detach(), other.detach(), sure, strict=True)
+    held = [float((p.exp() * (p - q)).sum()) for p, q, one in pairs if one]
     assert 0 < len(held) < len(chosen)
     assert updated.moved == pytest.approx(sum(held) / len(chosen), rel=1e-4)
     assert updated.loss == pytest.approx(0.3 * updated.moved, rel=1e-4)
