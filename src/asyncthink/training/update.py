@@ -144,12 +144,14 @@ class Updater:
         counts = [row.n_trained for row in rows]
         weights = row_weights(counts, self.loss)
         total, kl, moved, surprise, clipped = 0.0, 0.0, 0.0, 0.0, 0
+        # A row without a choice says nothing about the reward, and is not looked at for the reference either: it is
+        # half of a trained model's rows, and what it has learned shows in the others too.
         chosen = [place for place, row in enumerate(rows) if self._chose(row)]
         for batched in batches_of([len(rows[place].ids) for place in chosen], self.update.batch_tokens):
             places = [chosen[each] for each in batched]
             batch = [rows[place] for place in places]
             repeats = torch.tensor([counts[place] for place in places])
-            logprobs, own, everything = self._logprobs(batch)
+            logprobs, whole, everything = self._logprobs(batch)
             before = logprobs.detach() if old is None else torch.cat([old[place] for place in places])
             sampler = torch.tensor(
                 [p for row in batch for p, own in zip(row.logprobs, row.trained, strict=True) if own]
@@ -164,7 +166,7 @@ class Updater:
             if loss.requires_grad:
                 loss.backward()
             total += loss.item()
-            gap = own.detach() - sampler
+            gap = whole.detach() - sampler
             kl += (gap.expm1() - gap).sum().item()
             surprise -= logprobs.detach().sum().item()
             clipped += n_clipped(logprobs.detach(), before, advantage, self.loss)
