@@ -106,6 +106,7 @@ def metrics(step: int, steps: int = 40, **changes: Any) -> StepMetrics:
         "gradient_norm": 0.5,
         "kl": 2e-9,
         "entropy": 0.125,
+        "moved": 0.25,
         "clipped": 0.0,
         "rollout_seconds": 4.0,
         "update_seconds": 1.0,
@@ -140,7 +141,7 @@ def test_a_training_tells_every_step_and_leaves_a_report() -> None:
     assert told[-1].endswith("0:00:00 left")
     page = Path("run/report.html").read_text()
     assert "Training: run" in page and "not finished" not in page
-    assert len(list(Path("run/figures").glob("*.svg"))) == 12
+    assert len(list(Path("run/figures").glob("*.svg"))) == 13
     before = Path("run/metrics.jsonl").read_bytes()
     Path("run/report.html").unlink()
     again = run("rl", "tiny.toml")
