@@ -1,12 +1,15 @@
 """Copy a trained checkpoint into the package, and its training's last line into docs/results.
 
 python scripts/ship_checkpoint.py runs/rl
+python scripts/ship_checkpoint.py runs/base embedded-base
 """
 
 import json
 import shutil
 import sys
 from pathlib import Path
+
+from asyncthink.engines.models import SHIPPED
 
 FILES = (
     "config.json",
@@ -18,29 +21,30 @@ FILES = (
     "asyncthink.json",
 )
 LIMIT = 10_000_000
-ROOT = Path(__file__).parent.parent
+RESULT = Path(__file__).parent.parent / "docs" / "results" / "embedded_training.json"
 
 
 def main() -> None:
     """Copy the files of a checkpoint, and nothing else."""
-    run = Path(sys.argv[1])
-    source = run / "checkpoint"
-    target = ROOT / "src" / "asyncthink" / "embedded"
-    size = sum((source / name).stat().st_size for name in FILES)
+    run, name = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "embedded"
+    source, target = run / "checkpoint", SHIPPED[name]
+    size = sum((source / file).stat().st_size for file in FILES)
     if size > LIMIT:
         sys.exit(f"{source} has {size:,} bytes; at most {LIMIT:,} are shipped")
     target.mkdir(exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(source / name, target / name)
+    for file in FILES:
+        shutil.copyfile(source / file, target / file)
     print(f"{target}: {size:,} bytes")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    result = {
+    results = json.loads(RESULT.read_text())
+    results["models"][name] = {
         "run": run.name,
         "steps": last["step"],
+        **({"tokens": last["tokens"]} if "tokens" in last else {}),
         "minutes": round(last["seconds"] / 60, 1),
         "bytes": size,
     }
-    (ROOT / "docs" / "results" / "embedded_training.json").write_text(json.dumps(result, indent=2) + "\n")
+    RESULT.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def line(arm: dict[str, Any]) -> str:
 
 def figures() -> list[str]:
     """Return every figure of the section "Measured" as the result files have it."""
-    clock, scale, training = result("wall_clock"), result("scale"), result("embedded_training")
+    clock, scale = result("wall_clock"), result("scale")
+    training = result("embedded_training")["models"]["embedded"]
     last, growth = scale["rows"][-1], result("growth")["growth"]
     greedy = result("embedded_dev")["summary"]["arms"][0]["measures"]
     compared = result("countdown/report")["summary"]

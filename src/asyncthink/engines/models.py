@@ -1,4 +1,4 @@
-"""Engines by name: `embedded`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`, `pair:ORGANIZER,WORKER`."""
+"""Engines by name: `embedded`, `embedded-base`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`, `pair:ORGANIZER,WORKER`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from asyncthink.extras import require
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 """The checkpoint folder that ships with the package."""
-FORMS = ("embedded", "hf:FOLDER", "openai:MODEL", "scripted:FILE", "pair:ORGANIZER,WORKER")
+SHIPPED = {"embedded": EMBEDDED, "embedded-base": EMBEDDED / "base"}
+"""What learned to organise, and what it was before: the start of a training of one's own."""
+FORMS = (*SHIPPED, "hf:FOLDER", "openai:MODEL", "scripted:FILE", "pair:ORGANIZER,WORKER")
 
 
 def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
@@ -54,15 +56,15 @@ def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
 
 
 def folder_of(name: str) -> Path:
-    """Return the checkpoint folder that `embedded` or `hf:FOLDER` stands for.
+    """Return the checkpoint folder that `embedded`, `embedded-base` or `hf:FOLDER` stands for.
 
     Raises:
         UnknownNameError: the name has none of the known forms.
         UsageError: the folder has no name.
     """
     kind, colon, rest = name.partition(":")
-    if name == "embedded":
-        return EMBEDDED
+    if name in SHIPPED:
+        return SHIPPED[name]
     if kind != "hf" or not colon:
         raise UnknownNameError("model", name, FORMS)
     if not rest:

@@ -109,7 +109,7 @@ class Recipe:
     model: ModelRecipe | None = None
     """Made from nothing; or `start` names where to go on from."""
     start: str | None = None
-    """`hf:FOLDER` or `embedded`."""
+    """`embedded`, `embedded-base` or `hf:FOLDER`."""
     data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
     output: str
