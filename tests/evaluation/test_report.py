@@ -31,13 +31,14 @@ from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import RecordError
 from asyncthink.evaluation.preflight import Evaluation, prepare
 from asyncthink.evaluation.recipe import resolve
-from asyncthink.evaluation.report.samples import chosen, visible
+from asyncthink.evaluation.report.samples import chosen
 from asyncthink.evaluation.report.tables import tables
 from asyncthink.evaluation.report.write import write_report
 from asyncthink.evaluation.rows import Row
 from asyncthink.evaluation.run import Watcher, begin
 from asyncthink.evaluation.summary import Summary
 from asyncthink.settings import dump
+from asyncthink.viewer.words import visible
 from tests.evaluation.rows_world import ARMS, random_row
 
 SCRIPT = {

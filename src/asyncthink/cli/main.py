@@ -16,6 +16,7 @@ from asyncthink.cli.synth import synth_command
 from asyncthink.cli.tasks import tasks_command
 from asyncthink.cli.think import think_command
 from asyncthink.cli.train import train_app
+from asyncthink.cli.view import view_command
 
 app = typer.Typer(
     name="asyncthink",
@@ -47,6 +48,7 @@ def asyncthink(
 
 app.command("think")(think_command)
 app.command("eval")(eval_command)
+app.command("view")(view_command)
 app.add_typer(train_app, name="train")
 app.command("synth")(synth_command)
 app.command("tasks")(tasks_command)

@@ -98,6 +98,7 @@ def think_command(
     from asyncthink.runtime.budget import Limits
     from asyncthink.runtime.organization import Organization
     from asyncthink.runtime.prices import load_price
+    from asyncthink.viewer.index import judged
 
     question = _question(query, task, numbers, target, seed)
     limits = Limits(
@@ -144,7 +145,7 @@ def think_command(
     with _saver(output, settings) as save:
         episode, interrupted = _think(organization, question, seed, json)
         save(episode)
-    score = _score(episode)
+    score = judged(episode)
     _print(episode, score, json)
     if interrupted:
         fail("interrupted", INTERRUPTED)
@@ -219,14 +220,6 @@ def _think(organization: Organization, question: str, seed: int, json: bool) -> 
             if not builder.finished:
                 raise
             return builder.episode(), True
-
-
-def _score(episode: Episode) -> Score | None:
-    from asyncthink.tasks import judge
-
-    if episode.task is None or episode.problem is None:
-        return None
-    return judge(episode.task, episode.problem, episode.answer or "")
 
 
 def _print(episode: Episode, score: Score | None, json: bool) -> None:

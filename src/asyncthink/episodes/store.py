@@ -143,9 +143,18 @@ class RunDirectory:
         Raises:
             RecordError: a line is broken; the message names it.
         """
+        return (episode for _, episode in self.episodes_from(0))
+
+    def episodes_from(self, offset: int) -> Iterator[tuple[int, Episode]]:
+        """Read the episodes behind an offset into the file, 0 or one that came with an episode: where the next one begins.
+
+        Raises:
+            RecordError: a line is broken; the message names it.
+        """
         file = self.path / "episodes.jsonl"
         with files.told(file), file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            lines.seek(offset)
+            for line in lines:
                 if not line.endswith(b"\n"):
                     self._warn("a torn", len(line))
                     return
@@ -154,12 +163,14 @@ class RunDirectory:
                 except _UNREADABLE as error:
                     rest = lines.read()
                     if not _ends_unreadable(rest):
+                        number = _line_number(file, offset)
                         raise RecordError(
                             f"{file} line {number}: {files.one_line(error)}; without that line the rest can be read"
                         ) from error
                     self._warn("an unreadable", len(line) + len(rest))
                     return
-                yield episode
+                offset += len(line)
+                yield offset, episode
 
     def close(self) -> None:
         """Let the next writer in; may be called twice."""
@@ -204,6 +215,12 @@ def is_empty(path: Path) -> bool:
     """Whether nothing was earned yet in a run's folder: another run may take its place."""
     file = path / "episodes.jsonl"
     return not file.exists() or not file.stat().st_size
+
+
+def _line_number(file: Path, offset: int) -> int:
+    """Return the number of the line that begins there, from 1."""
+    with file.open("rb") as lines:
+        return lines.read(offset).count(b"\n") + 1
 
 
 _SEAL = b'{"crc":"%08x",'

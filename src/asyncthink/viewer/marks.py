@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 
-from asyncthink.viewer.timeline import Activity, Timeline
+from asyncthink.viewer.timeline import Activity, Base, Timeline
 
 CRITICAL = "critical"
 PALETTE: Mapping[str, str] = MappingProxyType(
@@ -103,24 +103,38 @@ def describe(line: Timeline, names: Mapping[str, str]) -> str:
         line: what to tell.
         names: path -> its name, clean.
     """
-    pieces = [f"{names[one.path]} {one.end - one.start:,}" for one in line.critical]
+    pieces = [f"{names[one.path]} {short(one.end - one.start, line.base)}" for one in line.critical]
     waits = [
-        f"{names[one.target]} {one.waited:,} for {names[one.source]}" for one in line.joins if one.waited
+        f"{names[one.target]} {short(one.waited, line.base)} for {names[one.source]}"
+        for one in line.joins
+        if one.waited
     ]
     wasted = sum(one.end - one.start for lane in line.lanes for one in lane.spans if one.activity == "wasted")
     agents = [names[lane.path] for lane in line.lanes]
+    unit = ", in ticks" if line.base is Base.TICKS else ""
     told = [
-        f"The critical path T is {ticks(line.total)}" + (f": {_listed(pieces)}." if pieces else "."),
+        f"The critical path T is {amount(line.total, line.base)}"
+        + (f": {_listed(pieces)}." if pieces else "."),
         f"{len(agents):,} agent{'s' * (len(agents) != 1)}: {_listed(agents)}." if agents else "No agents.",
-        f"Waits at joins, in ticks: {_listed(waits)}." if waits else "No join cost a wait.",
-        f"{ticks(wasted)} decoded for results that were never joined." if wasted else "",
+        f"Waits at joins{unit}: {_listed(waits)}." if waits else "No join cost a wait.",
+        f"{amount(wasted, line.base)} decoded for results that were never joined." if wasted else "",
     ]
     return " ".join(filter(None, told))
 
 
-def ticks(count: int) -> str:
-    """Return `1 tick`, `2,000 ticks`."""
-    return f"{count:,} tick{'s' * (count != 1)}"
+def amount(time: int, base: Base) -> str:
+    """Return a stretch of time with its unit: `1 tick`, `2,000 ticks`, `1.25 s`."""
+    return f"{time:,} tick{'s' * (time != 1)}" if base is Base.TICKS else short(time, base)
+
+
+def short(time: int, base: Base) -> str:
+    """Return a stretch of time: `2,000` for ticks, `1.25 s`, `40 ms` or `7 µs` on the wall clock."""
+    if base is Base.TICKS:
+        return f"{time:,}"
+    for unit, size in (("s", 1_000_000), ("ms", 1_000)):
+        if time >= size:
+            return f"{time / size:,.3g} {unit}" if time < 1000 * size else f"{time / size:,.0f} {unit}"
+    return f"{time} µs" if time else "0 s"
 
 
 def _listed(things: Sequence[str]) -> str:

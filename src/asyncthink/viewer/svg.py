@@ -1,4 +1,4 @@
-"""A timeline as one SVG element, for a report or a paper: lanes over ticks, one strong line through them.
+"""A timeline as one SVG element, for a report or a paper: lanes over time, one strong line through them.
 
 The strong line is the critical path; everything else is quiet. The element stands alone: no script, style
 sheet, id or link. Text and axis take the colour of the page's text, so that it fits a light page and a dark
@@ -18,22 +18,23 @@ from asyncthink.viewer.marks import (
     MEANINGS,
     PALETTE,
     Markup,
+    amount,
     describe,
     element,
     mark,
     route,
+    short,
     tag,
-    ticks,
 )
 from asyncthink.viewer.names import agent_name
 from asyncthink.viewer.sanitize import head
-from asyncthink.viewer.timeline import Activity, Arrow, Piece, Span, Timeline
+from asyncthink.viewer.timeline import Activity, Arrow, Base, Piece, Span, Timeline
 
-MOST_LANES, FIRST_LANES = 40, 38
-"""Past so many lanes only so many are shown, and those of the critical path."""
+MOST_LANES, FIRST_LANES, CRITICAL_LANES = 40, 38, 200
+"""Past so many lanes only so many are shown, and so many of the critical path; the rest of it is drawn below them."""
 _MORE = 20.0
 """Pixels for the line that says how many lanes are left out."""
-_LABEL_CELLS, _HOVER_CELLS = 16, 120
+_LABEL_CELLS, _HOVER_CELLS, _PATH_CELLS = 16, 120, 64
 _TALLEST, _LOWEST, _HEIGHT = 28.0, 4.0, 560.0
 """Pixels: a lane at most, a lane at least, all lanes together."""
 
@@ -45,6 +46,7 @@ def draw(
     width: int = 960,
     names: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    buttons: bool = False,
 ) -> str:
     """Return the timeline as one SVG element.
 
@@ -54,6 +56,7 @@ def draw(
         width: pixels at full size, 320 at least; on a narrower page it shrinks.
         names: path -> what its lane is called; where there is none, `organizer`, `worker 2`, `worker 2/1`.
         labels: path -> text that is shown when the pointer rests on the lane: its sub-query.
+        buttons: whether forks, joins and bars name their agent in `data-path`, for a script to find.
     """
     named = {lane.path: agent_name(lane.path, "asyncthink") for lane in line.lanes} | dict(names or {})
     frame = _frame(line, named, max(320, width), title)
@@ -62,9 +65,10 @@ def draw(
         *_grid(line, frame),
         *_lanes(frame),
         *_arrows(line, frame),
-        *_spans(line, frame, labels or {}),
+        *_spans(line, frame, labels or {}, buttons),
         *_critical(line, frame),
         *_end(line, frame),
+        *(_buttons(line, frame) if buttons else ()),
     )
     return element(frame.width, frame.height, body)
 
@@ -116,14 +120,16 @@ class _Frame:
         return self.left + (self.right - self.left) * tick / self.length
 
     def y(self, path: str) -> float:
-        """Return the middle of a lane."""
-        return self.top + self.lane * (self.rows[path] + 0.5)
+        """Return the middle of a lane; of one that is not shown, that of the line below all lanes."""
+        row = self.rows.get(path)
+        return self.bottom + _MORE / 2 if row is None else self.top + self.lane * (row + 0.5)
 
 
 def _frame(line: Timeline, names: Mapping[str, str], width: int, title: str) -> _Frame:
     paths = [lane.path for lane in line.lanes]
     if len(paths) > MOST_LANES:
-        kept = {*paths[:FIRST_LANES], *(piece.path for piece in line.critical)}
+        critical = dict.fromkeys(piece.path for piece in line.critical)
+        kept = {*paths[:FIRST_LANES], *list(critical)[:CRITICAL_LANES]}
         paths = [path for path in paths if path in kept]
     clean = {lane.path: head(names[lane.path], _LABEL_CELLS) for lane in line.lanes}
     lane = max(_LOWEST, min(_TALLEST, _HEIGHT / max(1, len(paths))))
@@ -146,7 +152,9 @@ def _frame(line: Timeline, names: Mapping[str, str], width: int, title: str) -> 
 
 def _texts(line: Timeline, frame: _Frame, title: str) -> Iterator[Markup]:
     """Tell the picture in words, and show the title."""
-    yield tag("title", head(title, _HOVER_CELLS) or f"Timeline of an episode of {line.total:,} ticks")
+    yield tag(
+        "title", head(title, _HOVER_CELLS) or f"Timeline of an episode of {amount(line.total, line.base)}"
+    )
     yield tag("desc", describe(line, frame.names))
     if title:
         shown = head(title, int((frame.width - 24) / 9))
@@ -165,8 +173,9 @@ def _grid(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     axis = "".join(route("M", frame.x(tick), frame.base, "v", 4) for tick in marks)
     axis += route("M", frame.left, frame.base, "H", frame.right)
     yield tag("path", d=axis, stroke="currentColor", stroke_opacity=0.6, fill="none")
-    numbers = [tag("text", f"{tick:,}", x=frame.x(tick), y=frame.base + 17) for tick in marks]
-    unit = tag("text", "ticks", x=frame.left - 10, y=frame.base + 17, text_anchor="end")
+    numbers = [tag("text", short(tick, line.base), x=frame.x(tick), y=frame.base + 17) for tick in marks]
+    name = "ticks" if line.base is Base.TICKS else "time"
+    unit = tag("text", name, x=frame.left - 10, y=frame.base + 17, text_anchor="end")
     yield tag("g", *numbers, unit, font_size=11, fill="currentColor", fill_opacity=0.75, text_anchor="middle")
 
 
@@ -216,7 +225,7 @@ def _arrow(arrow: Arrow, frame: _Frame) -> str:
     return route("M", x, start, "V", end, "M", x - size, back, "L", x, end, "L", x + size, back)
 
 
-def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str]) -> Iterator[Markup]:
+def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str], buttons: bool) -> Iterator[Markup]:
     for_whom = {(join.target, join.tick): join for join in line.joins if join.waited}
     for lane in line.lanes:
         if lane.path not in frame.rows:
@@ -227,18 +236,27 @@ def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str]) -> Iterator
         for span in lane.spans:
             join = for_whom.get((lane.path, span.end)) if span.activity is Activity.WAITING else None
             doing = f"waiting for {frame.names[join.source]}" if join else MEANINGS[span.activity]
-            title = tag("title", f"{name}, {doing}, ticks {span.start + 1:,}-{span.end:,}{asked}")
+            title = tag("title", f"{name}, {doing}, {_when(span, line.base)}{asked}")
             x, wide = frame.x(span.start), max(0.75, frame.x(span.end) - frame.x(span.start))
             shape = mark(span.activity, x, frame.y(lane.path), wide, frame.bar)
-            note = _waited(span, x, wide, frame.y(lane.path), frame.bar) if join else ""
+            note = _waited(span, line.base, x, wide, frame.y(lane.path), frame.bar) if join else ""
             what = {"data_activity": span.activity, "data_start": span.start, "data_end": span.end}
+            if buttons:
+                what["data_path"] = head(lane.path, _PATH_CELLS)
             yield tag("g", title, shape, note, **what)
 
 
-def _waited(span: Span, x: float, wide: float, y: float, bar: float) -> str:
+def _when(span: Span, base: Base) -> str:
+    if base is Base.TICKS:
+        return f"ticks {span.start + 1:,}-{span.end:,}"
+    return f"{short(span.start, base)} to {short(span.end, base)}"
+
+
+def _waited(span: Span, base: Base, x: float, wide: float, y: float, bar: float) -> str:
     """Return how long a join made its organizer wait, where there is room."""
     size = min(11.0, bar - 3)
-    for text in (f"waits {span.end - span.start:,}", f"{span.end - span.start:,}"):
+    waited = short(span.end - span.start, base)
+    for text in (f"waits {waited}", waited):
         if size >= 8 and len(text) * size * 0.58 + 4 <= wide:
             where = {"x": x + wide / 2, "y": y + size * 0.35, "font_size": size}
             return tag("text", text, **where, text_anchor="middle", fill="currentColor")
@@ -254,7 +272,7 @@ def _critical(line: Timeline, frame: _Frame) -> Iterator[Markup]:
         upright = route("V", y) if start != y else ""
         if upright:
             heads.append(_head(x, start, y, frame))
-        what = {"data_path": head(piece.path, 64), "data_start": piece.start, "data_end": piece.end}
+        what = {"data_path": head(piece.path, _PATH_CELLS), "data_start": piece.start, "data_end": piece.end}
         if upright or piece.start < piece.end:
             way = route("M", x, start) + upright + route("H", frame.x(piece.end))
             strokes.append(tag("path", d=way, **what))
@@ -286,6 +304,24 @@ def _head(x: float, start: float, end: float, frame: _Frame) -> str:
     return route("M", x, tip, "L", x - size, back, "H", x + size, "z")
 
 
+def _buttons(line: Timeline, frame: _Frame) -> Iterator[Markup]:
+    """Draw a ring where a fork leaves its organizer, and one where a result comes back."""
+    size = max(3.0, min(6.0, frame.lane * 0.22))
+    for what, arrows in (("fork", line.forks), ("join", line.joins)):
+        for arrow in arrows:
+            worker, organizer = (
+                (arrow.target, arrow.source) if what == "fork" else (arrow.source, arrow.target)
+            )
+            if worker not in frame.rows or organizer not in frame.rows:
+                continue
+            waited = f" after {amount(arrow.waited, line.base)}" if arrow.waited else ""
+            told = f"{frame.names[organizer]} {what}s {frame.names[worker]}{waited}, at {amount(arrow.tick, line.base)}"
+            where = {"cx": frame.x(arrow.tick), "cy": frame.y(organizer), "r": size}
+            ring = {"fill": "Canvas", "stroke": "currentColor", "data_path": head(worker, _PATH_CELLS)}
+            labelled = {"class": what, "role": "button", "tabindex": "0", "aria_label": told}
+            yield tag("circle", tag("title", told), **where, **ring, **labelled)
+
+
 def _end(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     """Mark T."""
     x = frame.x(line.total)
@@ -294,7 +330,7 @@ def _end(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     if line.critical:
         where = {"cx": x, "cy": frame.y(line.lanes[0].path), "r": frame.stroke}
         yield tag("circle", **where, fill=PALETTE[CRITICAL])
-    text = f"T = {ticks(line.total)}"
+    text = f"T = {amount(line.total, line.base)}"
     room = len(text) * 4
     anchor = "start" if x - room < frame.left else "end" if x + room > frame.width - 8 else "middle"
     at = {"start": frame.left, "end": frame.width - 8, "middle": x}[anchor]

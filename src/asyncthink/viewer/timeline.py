@@ -1,20 +1,30 @@
-"""An episode as a picture without pixels: lanes over ticks, forks and joins, and what made it last.
+"""An episode as a picture without pixels: lanes over time, forks and joins, and what made it last.
 
-A pure function of the record, and of the schedule that the virtual clock makes of it; every view draws this
-one value. The critical path is told backwards: an agent's work goes back to the join that held it up last,
+A pure function of the record, and of the schedule that the virtual clock (or `wall.py`) makes of it; every view draws
+this one value. The critical path is told backwards: an agent's work goes back to the join that held it up last,
 then to the worker that was waited for, from its start to its fork, or to the worker whose slot it queued for.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from asyncthink.episodes import clock
 from asyncthink.episodes.agents import Agent, agents
 from asyncthink.episodes.clock import Schedule, Turn, Wait
 from asyncthink.episodes.record import Episode, Value
+from asyncthink.viewer import wall
+
+
+class Base(StrEnum):
+    """What time is counted in."""
+
+    TICKS = "ticks"
+    """Of the virtual clock: one is a token. The same on every machine."""
+    WALL = "wall"
+    """Microseconds on the machine that it ran on; between an agent's start and its end they are estimated."""
 
 
 class Activity(StrEnum):
@@ -32,7 +42,7 @@ class Activity(StrEnum):
 
 
 class Span(Value, frozen=True, kw_only=True):
-    """One agent doing one thing in the ticks start + 1 to end."""
+    """One agent doing one thing in the ticks (or microseconds) start + 1 to end."""
 
     activity: Activity
     start: int
@@ -73,12 +83,13 @@ class Piece(Value, frozen=True, kw_only=True):
 
 
 class Timeline(Value, frozen=True, kw_only=True):
-    """A whole episode."""
+    """A whole episode. Times are ticks, or microseconds where `base` says so."""
 
+    base: Base = Base.TICKS
     total: int
-    """T, the critical path, in ticks."""
+    """T, the critical path."""
     length: int
-    """Ticks up to the end of the last span: more than T where work went on that nobody joined."""
+    """Time up to the end of the last span: more than T where work went on that nobody joined."""
     lanes: tuple[Lane, ...]
     """The organizer first; below each agent the workers that it forked, in that order."""
     forks: tuple[Arrow, ...]
@@ -87,9 +98,14 @@ class Timeline(Value, frozen=True, kw_only=True):
     """From tick 0 to T without a gap: the lengths add up to T."""
 
 
-def timeline(episode: Episode) -> Timeline:
+def timeline(episode: Episode, base: Base = Base.TICKS) -> Timeline:
     """Lay out a finished episode."""
-    return lay_out(agents(episode.traces), episode.capacity)
+    everyone = agents(episode.traces)
+    if base is Base.TICKS:
+        return lay_out(everyone, episode.capacity)
+    plan = clock.arrange(everyone, episode.capacity)
+    measured = wall.arrange(episode, everyone, plan, _forks(everyone, plan))
+    return _Layout(everyone, measured.schedule, measured.forked, over=True).timeline(base)
 
 
 def lay_out(everyone: Sequence[Agent], capacity: int, *, over: bool = True) -> Timeline:
@@ -100,15 +116,22 @@ def lay_out(everyone: Sequence[Agent], capacity: int, *, over: bool = True) -> T
         capacity: the pool's.
         over: False while they are still at work: nothing counts as wasted yet.
     """
-    return _Layout(everyone, clock.arrange(everyone, capacity), over).timeline()
+    plan = clock.arrange(everyone, capacity)
+    return _Layout(everyone, plan, _forks(everyone, plan), over=over).timeline(Base.TICKS)
+
+
+def _forks(everyone: Sequence[Agent], plan: Schedule) -> dict[str, int | None]:
+    """Map each agent to the tick of its fork, which follows from its parent's spans; None if that never came."""
+    return {one.path: _tick(plan.turns.get(one.parent), one.forked_at) for one in everyone}
 
 
 class _Layout:
-    """Reads a schedule; computes no times but those of forks, which follow from their parent's spans."""
+    """Reads a schedule; computes no times."""
 
-    def __init__(self, everyone: Sequence[Agent], plan: Schedule, over: bool) -> None:
-        self.agents, self.plan, self.over = everyone, plan, over
-        self.forked = {one.path: _tick(plan.turns.get(one.parent), one.forked_at) for one in everyone}
+    def __init__(
+        self, everyone: Sequence[Agent], plan: Schedule, forked: Mapping[str, int | None], *, over: bool
+    ) -> None:
+        self.agents, self.plan, self.forked, self.over = everyone, plan, forked, over
         self.refused = {one.path for one in everyone if one.refused}
         self.joined: dict[str, Wait] = {wait.path: wait for wait in plan.joins}
         self.waits: dict[str, list[Wait]] = {}
@@ -120,9 +143,10 @@ class _Layout:
         asked = [wait.resumed for wait in plan.joins]
         self.length = max([plan.total, *ends, *worked, *asked])
 
-    def timeline(self) -> Timeline:
+    def timeline(self, base: Base) -> Timeline:
         forks = [(one, self.forked[one.path]) for one in self.agents[1:]]
         return Timeline(
+            base=base,
             total=self.plan.total,
             length=self.length,
             lanes=tuple(Lane(path=path, spans=self.spans(path)) for path in _preorder(self.agents)),
@@ -154,9 +178,10 @@ class _Layout:
         freed = self._freed()
         path, tick = root, self.plan.total
         pieces: list[Piece] = []
+        seen: set[tuple[str, int]] = set()
         while True:
             held = self._held(path, tick)
-            begun = held.resumed if held else self.plan.turns[path].start or 0
+            begun = min(tick, held.resumed if held else self.plan.turns[path].start or 0)
             if begun < tick:
                 pieces.append(Piece(path=path, start=begun, end=tick))
             tick = begun
@@ -164,9 +189,11 @@ class _Layout:
                 path = held.path
             elif path == root:
                 return tuple(reversed(pieces))
+            elif (path, tick) in seen:  # only where the wall clock stood still
+                path = root
             else:
-                parent = path.rpartition("/")[0]
-                path = parent if self.forked[path] == tick else freed[parent, tick]
+                seen.add((path, tick))
+                path = freed.get(path, path.rpartition("/")[0])
 
     def _held(self, path: str, tick: int) -> Wait | None:
         """Return the last join before a tick at which the agent stood still."""
@@ -174,13 +201,17 @@ class _Layout:
         before = bisect_right(waits, tick, key=lambda wait: wait.resumed)
         return waits[before - 1] if before else None
 
-    def _freed(self) -> dict[tuple[str, int], str]:
-        """Map (organizer, tick) to the first forked of its workers that freed a slot then."""
-        found: dict[tuple[str, int], str] = {}
-        for one in sorted(self.agents[1:], key=lambda agent: agent.forked_at):
-            end = self.plan.turns[one.path].end
-            if end is not None:
-                found.setdefault((one.parent, end), one.path)
+    def _freed(self) -> dict[str, str]:
+        """Map each worker that queued to the one whose slot it got: of those forked before it, the last to end by then."""
+        found: dict[str, str] = {}
+        ended: dict[str, list[tuple[int, int, str]]] = {}
+        for number, one in enumerate(sorted(self.agents[1:], key=lambda agent: agent.forked_at)):
+            turn, earlier = self.plan.turns[one.path], ended.setdefault(one.parent, [])
+            if turn.start is not None and self.forked[one.path] != turn.start:
+                last = bisect_right(earlier, turn.start, key=lambda each: each[0])
+                found[one.path] = earlier[last - 1][2] if last else one.parent
+            if turn.end is not None:
+                insort(earlier, (turn.end, -number, one.path))
         return found
 
 

@@ -18,11 +18,10 @@ from asyncthink.episodes.record import Value
 from asyncthink.evaluation.statistics import Difference, Estimate
 from asyncthink.viewer.marks import Markup, tag
 from asyncthink.viewer.sanitize import clean, head, tail
+from asyncthink.viewer.words import NOTHING
 
 SAME = 1e-9
 """Ends of an interval that differ by no more are one: the rest is rounding."""
-NOTHING = "–"
-"""What stands where there is no figure."""
 MOST_DECIMALS = 6
 
 

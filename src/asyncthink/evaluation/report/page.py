@@ -1,8 +1,4 @@
-"""A report as one HTML page that needs nothing else: no network, no script, light and dark, paper and telephone.
-
-Everything that somebody wrote is escaped, and should that ever fail, the page's policy allows no script, no
-request and no form. Figures stand inline, so that their text can be found and read aloud.
-"""
+"""A report as one HTML page that needs nothing else. Figures stand inline, so that their text can be found and read aloud."""
 
 from __future__ import annotations
 
@@ -15,68 +11,14 @@ from xml.etree.ElementTree import Element
 from asyncthink.evaluation.report.cells import Table, html, markdown, markdown_text
 from asyncthink.evaluation.report.figures import Picture
 from asyncthink.evaluation.report.findings import Caveat
-from asyncthink.evaluation.report.samples import visible
 from asyncthink.viewer.marks import Markup, tag
+from asyncthink.viewer.page import whole
 from asyncthink.viewer.sanitize import head
 from asyncthink.viewer.svg import legend
+from asyncthink.viewer.words import visible
 
 LONGEST_CONFIG = 20_000
 """Characters of the configuration that are shown; the file has all."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-STYLE = """
-:root { color-scheme: light dark; --text: #1c1c1e; --soft: #5c5c62; --line: #d9d9de; --page: #ffffff;
-  --card: #f5f5f7; --loud: #a3260b; --right: #00704f; }
-@media (prefers-color-scheme: dark) { :root { --text: #e9e9ec; --soft: #a6a6ad; --line: #3b3b41; --page: #17171a;
-  --card: #222226; --loud: #ff8a66; --right: #3ecf9d; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 74rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h4 { font-size: .85rem; margin: 1rem 0 .2rem; overflow-wrap: anywhere; }
-p, ul { max-width: 50rem; }
-a { color: inherit; }
-nav { font-size: .9rem; color: var(--soft); }
-nav a { margin-right: 1rem; white-space: nowrap; }
-.lead { font-size: 1.1rem; color: var(--soft); margin: 0 0 1rem; }
-.loud { color: var(--loud); font-weight: 600; }
-.note, .measured, figcaption { font-size: .85rem; color: var(--soft); max-width: 50rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap;
-  vertical-align: top; }
-thead th { vertical-align: bottom; border-bottom: 2px solid var(--soft); }
-.words { text-align: left; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--page); }
-.interval { display: block; color: var(--soft); font-size: .85em; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
-figure { margin: 0; }
-figure > div { background: #ffffff; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
-figure svg { display: block; width: 100%; height: auto; }
-figcaption { margin-top: .4rem; }
-figcaption b { color: var(--text); }
-article { background: var(--card); border-radius: 8px; padding: 1rem; margin: 1rem 0; }
-article p, article ul { margin: .4rem 0; }
-.drawing svg { min-width: 40rem; }
-.question { font-style: italic; overflow-wrap: anywhere; }
-.judged { list-style: none; padding: 0; font-size: .9rem; overflow-wrap: anywhere; }
-.right { color: var(--right); } .wrong { color: var(--loud); }
-.right, .wrong { font-weight: 700; }
-summary { cursor: pointer; font-size: .9rem; }
-pre { background: var(--page); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; margin: 0;
-  font: .8rem/1.45 ui-monospace, Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.inserted { background: #0072b238; } .dictated { background: #b87a0038; } .reasoned { opacity: .65; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 48rem) { th, td { padding: .3rem .5rem; }
-  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
-@media print { :root { --text: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #fff; --loud: #a3260b;
-  --right: #00704f; } body { padding: 0; max-width: none; font-size: 9.5pt; } nav { display: none; }
-  .wide { overflow: visible; } table { font-size: 8pt; } th, td { padding: .2rem .4rem; } .drawing svg { min-width: 0; }
-  figure, article, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  .pictures { grid-template-columns: 1fr 1fr; } article { border: 1px solid var(--line); } }
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,17 +46,7 @@ class Content:
 def page(content: Content) -> str:
     """Return the report as an HTML page."""
     title = head(content.title, 200)
-    policy = {"http-equiv": "Content-Security-Policy", "content": POLICY}
-    top = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", **policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(STYLE)),
-    )
-    body = tag("body", *(each for part in _body(content, title) for each in (part, "\n")))
-    return f"<!DOCTYPE html>\n{tag('html', top, chr(10), body, lang='en')}\n"
+    return whole(title, _body(content, title), images=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,20 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from asyncthink.episodes.metrics import Metrics
-from asyncthink.episodes.record import Episode, SegmentKind, Trace, Trial
-from asyncthink.evaluation.report.cells import NOTHING, counted
+from asyncthink.episodes.record import Episode, Trial
+from asyncthink.evaluation.report.cells import counted
 from asyncthink.evaluation.rows import Row
-from asyncthink.tasks import Asked, Score
+from asyncthink.tasks import Asked
 from asyncthink.viewer.marks import Markup, tag
 from asyncthink.viewer.names import agent_name
-from asyncthink.viewer.sanitize import clean, head
+from asyncthink.viewer.sanitize import head
 from asyncthink.viewer.svg import draw
 from asyncthink.viewer.timeline import timeline
+from asyncthink.viewer.words import LONG_TEXT, judged, right, written
 
 SHOWN = 10
-MOST_AGENTS, MOST_CHARS, MOST_PARTS = 24, 4000, 12
-"""Agents whose text is shown, characters of each, judged pieces of an answer."""
-LONG_TEXT = 600
-"""Cells of a question, or of an answer that is judged as a whole."""
+MOST_AGENTS, MOST_CHARS = 24, 4000
+"""Agents whose text is shown, and characters of each."""
 
 
 def chosen(rows: Sequence[Row], arms: Sequence[str], count: int = SHOWN) -> list[Trial]:
@@ -65,19 +64,13 @@ def article(episode: Episode, asked: Asked, metrics: Metrics, arm: str) -> Marku
     where = f"problem {head(episode.trial.problem, 40)}, sample {episode.trial.sample}"
     return tag(
         "article",
-        tag("h3", f"{arm}, {where}: {_right(score)}"),
+        tag("h3", f"{arm}, {where}: {right(score)}"),
         tag("p", head(episode.query, LONG_TEXT), **{"class": "question"}),
         tag("div", _drawing(episode), **{"class": "wide drawing", "tabindex": "0"}),
         tag("p", _measured(episode, metrics), **{"class": "measured"}),
-        _judged(episode, score),
+        judged(episode, score),
         tag("details", tag("summary", "What the agents wrote"), *_texts(episode)),
     )
-
-
-def _right(score: Score) -> str:
-    if score.of > 1:
-        return f"{round(score.value * score.of)} of {score.of} right"
-    return "right" if score.value == 1 else "wrong" if score.value == 0 else f"score {score.value:.2f}"
 
 
 def _drawing(episode: Episode) -> Markup:
@@ -103,68 +96,11 @@ def _measured(episode: Episode, metrics: Metrics) -> str:
     return " · ".join(parts)
 
 
-def _judged(episode: Episode, score: Score) -> Markup:
-    """Return the answer with what the check says of each of its pieces."""
-    if episode.answer is None:
-        return tag("p", "There is no answer.", **{"class": "judged"})
-    pieces = [(part.text, part.correct, part.reason) for part in score.parts[:MOST_PARTS]]
-    if not pieces:
-        pieces = [(episode.answer, score.value == 1, score.reason)]
-    items = [
-        tag(
-            "li",
-            tag("span", "✓" if correct else "✗", **{"class": "right" if correct else "wrong"}),
-            " ",
-            tag("code", head(text, LONG_TEXT) or NOTHING),
-            f" {head(reason, LONG_TEXT)}" if reason else "",
-        )
-        for text, correct, reason in pieces
-    ]
-    left = len(score.parts) - len(pieces)
-    more = [tag("li", f"and {left} more")] if left > 0 else []
-    return tag("ul", *items, *more, **{"class": "judged"})
-
-
 def _texts(episode: Episode) -> Iterator[Markup]:
     for trace in episode.traces[:MOST_AGENTS]:
         name = agent_name(trace.path, episode.method)
         asked = f": {head(trace.query, LONG_TEXT)}" if trace.forked_at is not None else ""
         yield tag("h4", f"{name}{asked if episode.method != 'parallel' else ''}")
-        yield tag("pre", *_written(trace), dir="auto")
+        yield tag("pre", "", *written(trace, MOST_CHARS), dir="auto")
     if (left := len(episode.traces) - MOST_AGENTS) > 0:
         yield tag("p", f"and {counted(left, 'more agent')}")
-
-
-_MARKED = {
-    SegmentKind.INSERTED: "inserted",
-    SegmentKind.REASONED: "reasoned",
-    SegmentKind.DICTATED: "dictated",
-}
-
-
-def _written(trace: Trace) -> Iterator[Markup | str]:
-    """Yield what stands in an agent's context behind its prompt; what the model did not write is marked."""
-    room = MOST_CHARS
-    yield ""
-    for segment in trace.segments:
-        if segment.kind is SegmentKind.PROMPT:
-            continue
-        text = visible(segment.text[:room])
-        kind = _MARKED.get(segment.kind)
-        yield tag("span", text, **{"class": kind, "title": kind}) if kind else text
-        room -= len(segment.text)
-        if room < 0:
-            yield " … (cut)"
-            return
-
-
-def visible(text: str) -> str:
-    """Return text with its lines and blanks as they are, and everything else in it harmless."""
-    return "\n".join(map(_line, text.split("\n")))
-
-
-def _line(line: str) -> str:
-    body = line.strip(" ")
-    before = len(line) - len(line.lstrip(" "))
-    behind = len(line) - before - len(body)
-    return " " * before + clean(body) + " " * behind

@@ -6,52 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from asyncthink.evaluation.report.cells import html, markdown, markdown_text
-from asyncthink.evaluation.report.samples import visible
 from asyncthink.training.report.chart import Drawn, draw
 from asyncthink.training.report.curves import WINDOW, curve, ends, reach
 from asyncthink.training.report.measures import Chart, Kind, Measure
 from asyncthink.training.report.runs import Run
 from asyncthink.training.report.tables import spelled, tables
 from asyncthink.viewer.marks import Markup, tag
+from asyncthink.viewer.page import whole
+from asyncthink.viewer.words import visible
 
 GENERATOR = "asyncthink train report"
 """What a page of ours says it was made with."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 LIGHT, DARK = ("#ffffff", "#1c1c1e"), ("#17171a", "#e9e9ec")
 """Page and text."""
 DRAWING_STYLE = (
     f":root{{background:{LIGHT[0]};color:{LIGHT[1]}}}"
     f"@media(prefers-color-scheme:dark){{:root{{background:{DARK[0]};color:{DARK[1]}}}}}"
 )
-STYLE = f"""
-:root {{ color-scheme: light dark; --page: {LIGHT[0]}; --text: {LIGHT[1]}; --soft: #5c5c62; --line: #d9d9de;
-  --loud: #a3260b; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --page: {DARK[0]}; --text: {DARK[1]}; --soft: #a6a6ad; --line: #3b3b41;
-  --loud: #ff8a66; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 74rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }}
-h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.25rem; margin: 2.5rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }}
-p, ul {{ max-width: 50rem; }}
-.loud {{ color: var(--loud); font-weight: 600; }}
-.note, figcaption {{ font-size: .85rem; color: var(--soft); max-width: 50rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }}
-thead th {{ vertical-align: bottom; border-bottom: 2px solid var(--soft); }}
-tbody th {{ font-weight: 600; position: sticky; left: 0; background: var(--page); }}
-.words {{ text-align: left; }}
-.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1.2rem; }}
-figure {{ margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }}
-figure svg {{ display: block; width: 100%; height: auto; }}
-figcaption {{ margin-top: .3rem; }}
-summary {{ cursor: pointer; font-size: .9rem; }}
-pre {{ border: 1px solid var(--line); border-radius: 6px; padding: .6rem; margin: .4rem 0;
-  font: .8rem/1.45 ui-monospace, Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
-@media print {{ :root {{ --page: #fff; --text: #000; --soft: #444; --line: #bbb; }} body {{ padding: 0; max-width: none; }}
-  figure, tr {{ break-inside: avoid; }} .charts {{ grid-template-columns: 1fr 1fr; }} }}
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,17 +111,7 @@ def command(runs: Sequence[Run]) -> str:
 
 def page(runs: Sequence[Run], shown: Sequence[Picture]) -> str:
     """Return the report as an HTML page."""
-    top = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", **{"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content=GENERATOR),
-        tag("title", title(runs)),
-        tag("style", Markup(STYLE)),
-    )
-    body = tag("body", *(each for part in _body(runs, shown) for each in (part, "\n")))
-    return f"<!DOCTYPE html>\n{tag('html', top, chr(10), body, lang='en')}\n"
+    return whole(title(runs), _body(runs, shown), generator=GENERATOR)
 
 
 def _body(runs: Sequence[Run], shown: Sequence[Picture]) -> Iterator[Markup]:

@@ -8,11 +8,12 @@ from datetime import timedelta
 from math import isnan
 from typing import Any, cast
 
-from asyncthink.evaluation.report.cells import NOTHING, Cell, Table, decimals, figure, table
+from asyncthink.evaluation.report.cells import Cell, Table, decimals, figure, table
 from asyncthink.training.report.curves import WINDOW, ends
 from asyncthink.training.report.measures import Kind, Measure
 from asyncthink.training.report.runs import Run
 from asyncthink.viewer.sanitize import head
+from asyncthink.viewer.words import NOTHING
 
 SETTING_CELLS = 40
 SMALL = 1e-4

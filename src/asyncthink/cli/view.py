@@ -1,0 +1,146 @@
+"""`asyncthink view`: runs and episodes in the browser, or one episode as a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncthink.cli.options import FAILED_OUTPUT, fail, one_line_errors, option
+from asyncthink.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncthink.episodes.record import Episode
+    from asyncthink.viewer.timeline import Base
+
+
+@one_line_errors
+def view_command(
+    path: Annotated[
+        str, typer.Argument(help="A run directory, a folder of runs, or a file with one episode.")
+    ] = "runs",
+    episode: Annotated[
+        str | None, option("--episode", "Which one: its number in the run, or its id or how that begins.")
+    ] = None,
+    html: Annotated[
+        str | None, option("--html", "Write the episode's page, which needs nothing else.")
+    ] = None,
+    svg: Annotated[str | None, option("--svg", "Write the drawing alone.")] = None,
+    chrome_trace: Annotated[
+        str | None, option("--chrome-trace", "Write a trace for Perfetto or chrome://tracing.")
+    ] = None,
+    base: Annotated[str, option("--base", "Of the drawing and the trace: ticks or wall.")] = "ticks",
+    port: Annotated[int, option("--port", "Of the page's server; 0: any that is free.")] = 0,
+    browser: Annotated[bool, option("--browser/--no-browser", "Open the page.")] = True,
+) -> None:
+    """Look at runs and episodes: who worked when, what waited for what, and what each fork was worth.
+
+    asyncthink view runs/countdown
+
+    asyncthink view runs/countdown --episode 17 --html episode.html
+
+    A - instead of a file stands for standard output.
+    """
+    from pathlib import Path
+
+    files = {"html": html, "svg": svg, "trace": chrome_trace}
+    wanted = {kind: file for kind, file in files.items() if file is not None}
+    time = _base(base)
+    where = Path(path)
+    if wanted or where.is_file():
+        one = _episode(where, episode)
+        if not wanted:
+            _show(one)
+            return
+        for kind, file in wanted.items():
+            _write(file, _made(kind, one, time))
+        return
+    if episode is not None:
+        _show(_episode(where, episode))
+        return
+    _serve(where, port, browser)
+
+
+def _base(name: str) -> Base:
+    from asyncthink.errors import UnknownNameError
+    from asyncthink.viewer.timeline import Base
+
+    try:
+        return Base(name)
+    except ValueError:
+        raise UnknownNameError("time base", name, list(Base)) from None
+
+
+def _episode(path: Path, name: str | None) -> Episode:
+    """Return the episode that is meant."""
+    from asyncthink.episodes.record import decode
+    from asyncthink.episodes.store import RunDirectory
+    from asyncthink.viewer.index import RunLines
+
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+        return decode(text)
+    run = RunLines(RunDirectory.open(path))
+    if name is None:
+        while not run.read(60.0):
+            pass
+        if len(run.lines) != 1:
+            raise UsageError(f"{path} has {len(run.lines):,} episodes: choose one with --episode, from 0 on")
+        name = "0"
+    return run.episode(run.find(name))
+
+
+def _show(episode: Episode) -> None:
+    """Draw an episode on the terminal."""
+    from rich.console import Console
+
+    from asyncthink.episodes.metrics import measure
+    from asyncthink.viewer.index import judged
+    from asyncthink.viewer.terminal import render_episode
+
+    Console().print(render_episode(episode, judged(episode), measure(episode)))
+
+
+def _made(kind: str, episode: Episode, base: Base) -> bytes:
+    from asyncthink.viewer import chrome, html
+    from asyncthink.viewer.svg import draw
+    from asyncthink.viewer.timeline import timeline
+
+    match kind:
+        case "html":
+            return html.page(episode).encode()
+        case "svg":
+            labels = {trace.path: trace.query for trace in episode.traces[1:]}
+            return draw(timeline(episode, base), title=episode.query, labels=labels).encode()
+        case _:
+            return chrome.trace(episode, base)
+
+
+def _write(file: str, content: bytes) -> None:
+    from pathlib import Path
+
+    if file == "-":
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        Path(file).write_bytes(content)
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}", FAILED_OUTPUT)
+    sys.stderr.write(f"{file}: {len(content):,} bytes\n")
+
+
+def _serve(folder: Path, port: int, browser: bool) -> None:
+    from asyncthink.extras import require
+
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}: name a run directory, or a folder of runs")
+    require("serve", "the page")
+    from asyncthink.server.library import serve_library
+
+    serve_library(folder, port, browser)

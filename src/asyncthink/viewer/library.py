@@ -1,0 +1,118 @@
+"""The pages around an episode's: which runs there are, and the table of a run's episodes. Addresses come from the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncthink.episodes.record import Episode
+from asyncthink.viewer.html import article
+from asyncthink.viewer.marks import Markup, tag
+from asyncthink.viewer.page import part, whole
+from asyncthink.viewer.sanitize import head
+
+_KINDS = {
+    "all": "all",
+    "right": "all right",
+    "partly": "partly right",
+    "wrong": "all wrong",
+    "unanswered": "without an answer",
+    "errors": "with format errors",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shelf:
+    """A run in the list."""
+
+    name: str
+    """Clean."""
+    address: str
+    created: str
+    """As the manifest has it; clean."""
+    about: str
+    """What made it, clean; empty where nothing says so."""
+
+
+def runs_page(shelves: Sequence[Shelf], *, above: Sequence[Markup] = (), script: str = "") -> str:
+    """Return the list of runs.
+
+    Args:
+        shelves: the runs.
+        above: what stands above the list.
+        script: for what stands there.
+    """
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("a", one.name, href=one.address), scope="row", **{"class": "words"}),
+            tag("td", one.about, **{"class": "words"}),
+            tag("td", one.created),
+        )
+        for one in shelves
+    ]
+    titles = [tag("th", title, scope="col", **{"class": "words"}) for title in ("run", "made by", "created")]
+    table = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", "", *rows), id="runs")
+    none = tag("p", "There is no run yet.", **{"class": "note"})
+    body = [tag("h1", "asyncthink"), *above, tag("h2", "Runs"), table if rows else none]
+    return whole("asyncthink", body, script=script, requests=bool(script))
+
+
+def run_page(name: str, address: str, *, report: str | None, up: str | None) -> str:
+    """Return the page of a run, which asks for its lines at `address`/lines.
+
+    Args:
+        name: of the run, clean.
+        address: without a slash at its end.
+        report: address of its report; None: it has none.
+        up: address of the list of runs; None: there is none.
+    """
+    links = [tag("a", "all runs", href=up, rel="up")] if up else []
+    links += [tag("a", "report", href=report)] if report else []
+    options = [tag("option", told, value=kind) for kind, told in _KINDS.items()]
+    search = tag(
+        "form",
+        tag("input", type="search", name="words", placeholder="words  /", aria_label="words that must occur"),
+        tag("select", tag("option", "all arms", value=""), name="arm", aria_label="arm"),
+        tag("select", *options, name="kind", aria_label="kind of episode"),
+        tag("span", "", id="told", role="status"),
+        id="filter",
+        **{"class": "bar"},
+    )
+    table = tag("table", tag("thead", ""), tag("tbody", ""), id="episodes", data_home=address)
+    body = [
+        *([tag("nav", *links)] if links else []),
+        tag("h1", name),
+        search,
+        tag("p", "", id="broken", role="alert", **{"class": "loud"}),
+        tag("div", table, tabindex="0", **{"class": "wide"}),
+        tag("p", tag("button", "show more", type="button", id="more", hidden=""), **{"class": "bar"}),
+        tag("noscript", tag("p", "The table needs JavaScript; `asyncthink view RUN --html FILE` does not.")),
+    ]
+    return whole(head(name, 200), body, script=part("run.js"), requests=True)
+
+
+def episode_page(episode: Episode, *, number: int, count: int, address: str) -> str:
+    """Return an episode's page within its run.
+
+    Args:
+        episode: the record.
+        number: its place in the run.
+        count: how many the run has.
+        address: of the run.
+    """
+    links = [tag("a", "run", href=address, rel="up")]
+    if number:
+        links.append(tag("a", "previous", href=f"{address}/episodes/{number - 1}", rel="prev"))
+    if number + 1 < count:
+        links.append(tag("a", "next", href=f"{address}/episodes/{number + 1}", rel="next"))
+    for kind, told in (
+        ("svg", "SVG"),
+        ("html", "one file"),
+        ("json", "record"),
+        ("trace.json", "Perfetto trace"),
+    ):
+        links.append(tag("a", told, href=f"{address}/episodes/{number}.{kind}", download=""))
+    title = head(episode.query, 200) or "An episode"
+    order = {"data-home": address, "data-number": str(number)}
+    return whole(title, [tag("nav", *links, **order), article(episode)], script=part("episode.js"))
