@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from asyncthink.errors import RequestError, UnknownNameError
+from asyncthink.errors import AsyncThinkError, EngineError, RequestError, UnknownNameError
 from asyncthink.runtime.fanout import until
 from asyncthink.runtime.organization import Organization
 from asyncthink.server.admission import Admission
@@ -55,7 +55,7 @@ def create_app(
     app = Starlette(
         routes=paths,
         middleware=_middleware(settings),
-        exception_handlers={RequestError: _refused, HTTPException: _not_found},
+        exception_handlers={AsyncThinkError: _refused, HTTPException: _not_found},
     )
     app.router.redirect_slashes = False
     app.state.admission = admission
@@ -157,7 +157,11 @@ async def _departure(receive: Receive) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     del request
-    return error_response(cast("RequestError", error))
+    if isinstance(error, RequestError):
+        return error_response(error)
+    if isinstance(error, EngineError):
+        return error_response(RequestError(str(error), status=502, code="engine_error"))
+    return error_response(RequestError(str(error)))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
