@@ -143,9 +143,10 @@ class Serving:
         *arguments: str,
         slow: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        setup: str = "",
     ) -> None:
         launcher = str(Path(__file__).with_name("slow_server.py"))
-        plain = ["-c", "from asyncthink.cli.main import run; run()"]
+        plain = ["-c", f"{setup}\nfrom asyncthink.cli.main import run; run()"]
         start = plain if slow is None else [launcher, json.dumps(slow)]
         self._command = [sys.executable, *start, "serve", "--port", "0", *arguments]
         self._environment = {**os.environ, **(environment or {})}
