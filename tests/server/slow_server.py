@@ -33,7 +33,10 @@ def main() -> None:
         admission = request.app.state.admission
         sessions = sum(unit.members for unit in engine.units.values())
         inside = {"running": admission.running, "waiting": admission.waiting}
-        return JSONResponse({"sessions": sessions, "tasks": len(asyncio.all_tasks()), **inside})
+        episodes = len(engine.units)
+        return JSONResponse(
+            {"sessions": sessions, "episodes": episodes, "tasks": len(asyncio.all_tasks()), **inside}
+        )
 
     models.load_engine = load
     listening.serve = partial(listening.serve, routes=[Route("/_probe", probe)])
