@@ -45,8 +45,8 @@ def p99(values: list[float]) -> float:
 
 
 def run(clients: int, share: float, ticks: int, delay: float, times: int) -> dict[str, Any]:
-    more = ("--served-model-name", "m", "--max-concurrency", str(clients), "--drain-seconds", "600")
-    with Serving(*more, slow={"script": script(ticks), "delay": delay}) as server:
+    more = ("--capacity", str(AGENTS), "--max-concurrency", str(clients), "--drain-seconds", "600")
+    with Serving("--served-model-name", "m", *more, slow={"script": script(ticks), "delay": delay}) as server:
         idle = anyio.run(alone, server.port, times)
         usual = median(stream.seconds for stream in idle)
         print(f"idle: {usual:.2f} s, first token after {median(s.first for s in idle):.3f} s", flush=True)

@@ -76,7 +76,8 @@ async def world(
 ) -> AsyncGenerator[Starlette]:
     engine = ScriptedEngine(script) if isinstance(script, dict) else script
     async with Organization(engine, **organization) as held:
-        yield create_app(held, Settings(**{"model": "m", **(settings or {})}))
+        given: dict[str, Any] = {"model": "m", **(settings or {})}
+        yield create_app(held, Settings(**given))
 
 
 async def ask(

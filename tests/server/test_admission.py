@@ -37,10 +37,10 @@ async def test_the_last_chair_is_the_last() -> None:
                 group.start_soon(partial(keep, replies, app, stream=bool(n % 2)))
             await reached(admission, running=1, waiting=2)
             refused = await ask(app, CHAT, chat(stream=True))
+            assert refused.status == 429
+            assert refused.error["type"] == "rate_limit_error" and int(refused.headers["retry-after"]) >= 1
             health = await ask(app, "/health")
-        assert refused.status == 429
-        assert refused.error["type"] == "rate_limit_error" and int(refused.headers["retry-after"]) >= 1
-        assert health.json == {"status": "ok", "running": 1, "waiting": 2}
+            assert health.json == {"status": "ok", "running": 1, "waiting": 2}
         assert [reply.status for reply in replies] == [200] * 3
         assert (await ask(app, CHAT, chat())).status == 200
 
@@ -85,7 +85,7 @@ async def test_a_client_that_leaves_stops_everything(stream: bool) -> None:
             group.start_soon(heard)
             with anyio.fail_after(1):
                 reply = await ask(app, CHAT, chat(stream=stream), leave=leave)
-        assert not reply.whole and reply.status == (200 if stream else 0)
+            assert not reply.whole and reply.status == (200 if stream else 0)
         assert engine.units == {}
         assert app.state.admission.running == 0
     (episode,) = kept
@@ -103,11 +103,13 @@ async def test_closed_lets_those_inside_end_and_nobody_in() -> None:
             await reached(admission, running=1, waiting=1)
             admission.close()
             late = await ask(app, CHAT, chat())
+            assert (
+                late.status == 503 and late.headers["retry-after"] == "1" and late.error["code"] == "stopping"
+            )
             health = await ask(app, "/health")
+            assert health.status == 503 and health.json["status"] == "stopping"
             with anyio.fail_after(10):
                 await admission.emptied()
-        assert late.status == 503 and late.headers["retry-after"] == "1" and late.error["code"] == "stopping"
-        assert health.status == 503 and health.json["status"] == "stopping"
         assert [reply.status for reply in replies] == [200, 200]
 
 

@@ -54,7 +54,7 @@ async def test_an_answer_with_its_reasoning_usage_and_episode() -> None:
 async def test_a_stream_says_the_same() -> None:
     async with world() as app:
         whole = (await ask(app, body=chat(seed=5))).json
-        options = {"stream": True, "stream_options": {"include_usage": True}}
+        options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         reply = await ask(app, body=chat(seed=5, **options))
     assert reply.headers["content-type"].startswith("text/event-stream")
     *chunks, last = reply.chunks

@@ -149,10 +149,11 @@ def test_a_signal_lets_those_inside_end(number: int, tmp_path: Path) -> None:
     replies: list[Reply] = []
     output = ("--output", str(tmp_path / "run"))
     with Serving(*NAME, *output, "--max-concurrency", "2", slow=slow) as server:
-        inside = [
-            threading.Thread(target=lambda s=stream: replies.append(server.ask(CHAT, chat(stream=s))))
-            for stream in (True, False, True)
-        ]
+
+        def client(stream: bool) -> None:
+            replies.append(server.ask(CHAT, chat(stream=stream)))
+
+        inside = [threading.Thread(target=client, args=(stream,)) for stream in (True, False, True)]
         for thread in inside:
             thread.start()
         server.settled(10, running=2, waiting=1)
