@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -106,6 +107,8 @@ class Thinking:
             async with self.admission.admitted():
                 await stream.begin()
                 await thought.streamed(stream)
+        except anyio.BrokenResourceError:
+            return  # it does not read any more: it has left
         except RequestError as error:
             if not stream.begun:
                 raise

@@ -23,7 +23,7 @@ class EventStream:
     """Writes one response.
 
     Raises:
-        TimeoutError: from every method; the client does not read.
+        BrokenResourceError: from `write` and the others; the client does not read any more.
     """
 
     def __init__(self, send: Send) -> None:
@@ -49,5 +49,7 @@ class EventStream:
 
     async def _body(self, data: bytes, *, more: bool = True) -> None:
         if data or not more:
-            with anyio.fail_after(STALLED):
+            with anyio.move_on_after(STALLED) as patience:
                 await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            if patience.cancelled_caught:
+                raise anyio.BrokenResourceError
