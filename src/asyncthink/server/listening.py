@@ -78,12 +78,12 @@ async def serve(
         async def stop() -> None:
             nonlocal cut
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                settings.note(f"serving {settings.model} at {url(sock)}/v1")
                 await anext(signals)
                 cut = await _drained(app.state.admission, settings, signals.__anext__)
                 server.should_exit = True
                 await anyio.sleep_forever()
 
-        settings.note(f"serving {settings.model} at {url(sock)}/v1")
         async with until(stop):
             await server.serve(sockets=[sock])
     return cut

@@ -136,7 +136,7 @@ def convert(raw: Mapping[str, Any], shape: type[P]) -> P:
 
 
 def _check_keys(given: Mapping[str, Any], shape: type[msgspec.Struct], prefix: str) -> None:
-    known = [field.name for field in msgspec.structs.fields(shape)]
+    known = shape.__struct_fields__
     for key in given:
         if key not in known:
             unknown = UnknownNameError("parameter", prefix + key, [prefix + name for name in known])
