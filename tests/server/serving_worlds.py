@@ -154,8 +154,6 @@ class Serving:
         self.log: list[str] = []
         """Lines of standard error so far."""
         self.url = ""
-        self.token: str | None = None
-        """The token that it made."""
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(

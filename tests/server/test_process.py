@@ -231,15 +231,19 @@ def run(*arguments: str, setup: str = "") -> subprocess.CompletedProcess[str]:
         (("--output", ""), "--output needs a folder"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(arguments: tuple[str, ...], message: str) -> None:
-    result = run(*arguments)
+def test_what_cannot_be_served_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    script = tmp_path / "s.json"
+    script.write_text(json.dumps(SCRIPT))
+    result = run("--model", f"scripted:{script}", *arguments)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert message in result.stderr
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    script = tmp_path / "s.json"
+    script.write_text(json.dumps(SCRIPT))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = run("--port", str(taken.getsockname()[1]))
+        result = run("--model", f"scripted:{script}", "--port", str(taken.getsockname()[1]))
     assert result.returncode == 2 and "Address already in use" in result.stderr
 
 

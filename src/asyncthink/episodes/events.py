@@ -121,13 +121,8 @@ Event: TypeAlias = Started | Opened | Began | Text | Joined | Faulted | Ended | 
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-def encode_event(event: Event) -> bytes:
-    """Return an event as a JSON object."""
-    return msgspec.json.encode(event)
-
-
 def decode_event(raw: bytes | str) -> Event:
-    """Read an event.
+    """Read an event from JSON.
 
     Raises:
         RecordError: it is none.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,20 +13,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from asyncthink.errors import AsyncThinkError, EngineError, RequestError, UnknownNameError
-from asyncthink.runtime.fanout import until
 from asyncthink.runtime.organization import Organization
 from asyncthink.server.admission import Admission
-from asyncthink.server.body import parse, read_body
 from asyncthink.server.journal import Journal
-from asyncthink.server.request import served, understand
-from asyncthink.server.response import error_body, error_response, json_response
+from asyncthink.server.request import served
+from asyncthink.server.response import error_response, json_response
 from asyncthink.server.security import Gate, Lock
 from asyncthink.server.settings import Settings
-from asyncthink.server.stream import EventStream
-from asyncthink.server.thought import Thought
+from asyncthink.server.thinking import Thinking
 
 
 def create_app(
@@ -81,43 +75,6 @@ def _middleware(settings: Settings) -> list[Middleware]:
     return found
 
 
-class Thinking:
-    """The endpoint that thinks: an ASGI application, since it must see its client leave."""
-
-    def __init__(
-        self, organization: Organization, settings: Settings, admission: Admission, *, chat: bool
-    ) -> None:
-        self.organization, self.settings, self.admission, self.chat = organization, settings, admission, chat
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; all that it started ends when its client leaves."""
-        raw = parse(await read_body(scope, receive, self.settings.max_body))
-        asked = understand(raw, self.organization, self.settings, chat=self.chat)
-        thought = Thought(asked, self.settings, scope["asyncthink.entry"])
-        async with until(partial(_departure, receive)):
-            if asked.stream:
-                await self._stream(thought, EventStream(send))
-                return
-            async with self.admission.admitted():
-                body = await thought.whole()
-            await json_response(body)(scope, receive, send)
-
-    async def _stream(self, thought: Thought, stream: EventStream) -> None:
-        try:
-            async with self.admission.admitted():
-                await stream.begin()
-                await thought.streamed(stream)
-        except anyio.BrokenResourceError:
-            return  # it does not read any more: it has left
-        except RequestError as error:
-            if not stream.begun:
-                raise
-            await stream.write([error_body(error)])
-            await stream.end(done=False)
-        else:
-            await stream.end(done=True)
-
-
 class Counter:
     """What can be asked without a thought."""
 
@@ -150,12 +107,6 @@ class Counter:
 
     def _told(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "asyncthink"}
-
-
-async def _departure(receive: Receive) -> None:
-    """Return when the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _refused(request: Request, error: Exception) -> Response:
