@@ -52,6 +52,13 @@ def test_the_openai_package_with_the_embedded_model() -> None:
             ours.chat.completions.create(model="embedded", messages=[{"role": "user", "content": "Hi"}])
         with pytest.raises(openai.NotFoundError, match="did you mean 'embedded'"):
             ours.chat.completions.create(model="embeded", messages=messages)
+        left = ours.chat.completions.create(model="embedded", messages=messages, stream=True)
+        for _ in zip(range(5), left, strict=False):
+            assert server.ask("/health").json["running"] == 1
+        left.close()
+        until = time.monotonic() + 1
+        while server.ask("/health").json["running"]:
+            assert time.monotonic() < until
     answer = whole.choices[0].message.content
     assert answer and answer.count("\n") >= 1
     extra: Any = whole.model_extra

@@ -66,6 +66,24 @@ async def test_a_body_in_pieces() -> None:
     assert len(messages) == 1, "it reads no further"
 
 
+async def test_who_leaves_before_all_was_asked() -> None:
+    lines: list[str] = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    async with world(settings={"note": lines.append}) as app:
+        await app(
+            {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"host", b"localhost")]},
+            receive,
+            send,
+        )
+    assert f"POST {CHAT} 499 " in lines[0]
+
+
 async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "SECONDS", 0.02)
     with pytest.raises(RequestError, match="did not arrive") as caught:

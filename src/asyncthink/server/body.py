@@ -22,7 +22,8 @@ async def read_body(scope: Scope, receive: Receive, longest: int) -> bytes:
     """Read a body of at most `longest` bytes.
 
     Raises:
-        RequestError: it is longer, comes too slowly, or its client left.
+        RequestError: it is longer, or comes too slowly.
+        BrokenResourceError: its client left.
     """
     declared = headers(scope, b"content-length")
     if declared and declared[0].isdigit() and int(declared[0][:20]) > longest:
@@ -32,7 +33,7 @@ async def read_body(scope: Scope, receive: Receive, longest: int) -> bytes:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise RequestError("the client left", status=400, code="client_left")
+                raise anyio.BrokenResourceError
             body += message.get("body", b"")
             if len(body) > longest:
                 raise _too_long(longest)

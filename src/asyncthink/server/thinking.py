@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -29,6 +30,10 @@ class Thinking:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; all that it started ends when its client leaves."""
+        with suppress(anyio.BrokenResourceError):  # it left before there was anything to stop, or reads no more
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = parse(await read_body(scope, receive, self.settings.max_body))
         asked = understand(raw, self.organization, self.settings, chat=self.chat)
         thought = Thought(asked, self.settings, scope["asyncthink.entry"])
@@ -45,8 +50,6 @@ class Thinking:
             async with self.admission.admitted():
                 await stream.begin()
                 await thought.streamed(stream)
-        except anyio.BrokenResourceError:
-            return  # it does not read any more: it has left
         except RequestError as error:
             if not stream.begun:
                 raise
