@@ -122,6 +122,27 @@ def test_a_token_from_the_environment() -> None:
             assert len(list(ours.models.list())) == 3
 
 
+RAW = [
+    b"\x00\xff\r\n\r\n",
+    b"GET /health HTTP/1.1\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{}",
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+]
+
+
+def test_bytes_that_are_no_http_stop_nothing() -> None:
+    with Serving(*NAME, slow={"script": SCRIPT}) as server:
+        for raw in RAW:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as sock:
+                sock.sendall(raw)
+                assert sock.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 404")
+        assert server.ask("/health").status == 200
+        assert not any("Traceback" in line for line in server.log)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_stops_its_workers_within_a_second(stream: bool) -> None:
     with Serving(*NAME, slow=SLOW) as server:

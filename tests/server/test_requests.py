@@ -65,11 +65,11 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str]] = [
     ({"stream_options": {"include_usage": True}}, 400, "stream_options", "needs stream"),
     ({"stream": True, "stream_options": {"usage": True}}, 400, "stream_options.usage", "include_usage"),
     ({"asyncthink": {"capacty": 2}}, 400, "asyncthink.capacty", "did you mean 'asyncthink.capacity'"),
-    ({"asyncthink": {"capacity": 0}}, 400, "capacity", "between 1 and 9999"),
+    ({"asyncthink": {"capacity": 0}}, 400, "asyncthink.capacity", "between 1 and 9999"),
     ({"asyncthink": {"method": "paralel"}}, 400, "asyncthink.method", "did you mean 'parallel'"),
     ({"asyncthink": {"method": "plan"}}, 400, "asyncthink.method", "unknown method 'plan'"),
     ({"asyncthink": {"events": True}}, 400, "asyncthink.events", "needs stream"),
-    ({"asyncthink": {"deadline": -1}}, 400, "deadline", "deadline must be above 0"),
+    ({"asyncthink": {"deadline": -1}}, 400, "asyncthink.deadline", "deadline must be above 0"),
     ({"asyncthink": []}, 400, "asyncthink", "Expected `object"),
     ({"model": "m:parallel", "asyncthink": {"method": "sequential"}}, 400, "asyncthink.method", "thinks by"),
 ]

@@ -136,9 +136,9 @@ def _organization(
         )
         return organization.like(**changes, limits=limits.within(organization.limits))
     except UsageError as error:
-        name = str(error).partition(" ")[0]
-        known = name in (*given.__struct_fields__, *wish.__struct_fields__)
-        raise RequestError(str(error), param=name if known else None, code="invalid_value") from None
+        name = str(error).partition(" ")[0]  # every such message begins with what is wrong
+        param = f"asyncthink.{name}" if name in wish.__struct_fields__ else name
+        raise RequestError(str(error), param=param, code="invalid_value") from None
 
 
 def _prompt(prompt: str | list[str]) -> str:

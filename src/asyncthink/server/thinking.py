@@ -30,7 +30,7 @@ class Thinking:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; all that it started ends when its client leaves."""
-        with suppress(anyio.BrokenResourceError):  # it left before there was anything to stop, or reads no more
+        with suppress(anyio.BrokenResourceError):  # it left while it still asked, or reads no more
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
