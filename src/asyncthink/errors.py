@@ -5,6 +5,7 @@
     │   ├── UnknownNameError   2    a name that does not exist; the nearest is offered
     │   ├── MissingExtraError  2    an optional dependency is not installed
     │   ├── UnsupportedQueryError 2 the model was not made for this question
+    │   ├── RequestError       2    what a client of the server asked for is refused
     │   └── RecordError        2    a file or folder is not what it should be
     ├── DivergedError          1    a training's gradient is no number any more
     └── EngineError            4    the engine failed; `transient` says whether a retry may help
@@ -55,6 +56,29 @@ class MissingExtraError(UsageError):
 
 class UnsupportedQueryError(UsageError):
     """The model was not made for this question."""
+
+
+class RequestError(UsageError):
+    """What a client of the server asked for is refused."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of HTTP."""
+        self.param = param
+        """The parameter at fault; None: none is."""
+        self.code = code
+        """What programs go by; None: the status says all."""
+        self.retry_after = retry_after
+        """Seconds after which it may be tried again; None: that would not help."""
 
 
 class RecordError(UsageError):

@@ -17,6 +17,7 @@ EXTRAS = {
     },
     "math": {"math_verify": "math-verify"},
     "plots": {"matplotlib": "matplotlib", "numpy": "numpy"},
+    "serve": {"starlette": "starlette", "uvicorn": "uvicorn"},
     "tokens": {"jinja2": "jinja2", "tokenizers": "tokenizers"},
 }
 """Extra -> module -> what to ask pip for. It names packages, not the extra, so that it works whether the

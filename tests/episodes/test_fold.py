@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from time import perf_counter
 
+import msgspec
 import pytest
 
 from asyncthink.episodes import (
@@ -30,6 +31,7 @@ from asyncthink.episodes import (
     fold,
     schedule,
 )
+from asyncthink.episodes.events import decode_event
 from asyncthink.errors import RecordError
 from asyncthink.protocol import FormatError
 
@@ -194,3 +196,18 @@ def _seconds(builder: EpisodeBuilder, token: Text) -> float:
     for _ in range(1_000):
         builder.apply(token)
     return perf_counter() - begin
+
+
+def test_events_come_back_from_json() -> None:
+    for seed in range(20):
+        rng = Random(seed)
+        for event in events_of(random_episode(rng), rng):
+            raw = msgspec.json.encode(event)
+            assert f'"type":"{type(event).__name__.lower()}"'.encode() in raw
+            assert decode_event(raw) == event
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b'{"type": "happening"}', b'{"type": "began"}', b"[]"])
+def test_what_is_no_event_is_refused(raw: bytes) -> None:
+    with pytest.raises(RecordError, match="not an event"):
+        decode_event(raw)

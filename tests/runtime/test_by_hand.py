@@ -122,6 +122,13 @@ async def test_a_budget_ends_the_episode_and_is_recorded(name: str, value: int, 
     assert measured[name] == value
 
 
+def test_the_smaller_limit_is_kept() -> None:
+    asked = Limits(max_tokens=5, max_forks=3, deadline=9.0)
+    ceiling = Limits(max_tokens=8, max_forks=0, max_cost=1.0)
+    assert asked.within(ceiling) == Limits(max_tokens=5, max_forks=0, deadline=9.0, max_cost=1.0)
+    assert Limits().within(Limits()) == Limits()
+
+
 async def test_a_worker_limit_ends_the_worker_only() -> None:
     limits = Limits(max_worker_tokens=6)
     episode = await run(f"{FORK1} <JOIN-1> {DONE}", {"a": work(60)}, limits=limits)

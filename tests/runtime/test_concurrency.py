@@ -101,6 +101,18 @@ async def test_leaving_a_stream_early_stops_everything() -> None:
         assert engine.units == {}
 
 
+async def test_a_listener_is_told_what_happens_behind_the_end_of_a_stream() -> None:
+    engine, builder = ScriptedEngine(SCRIPT, delay=0.001), EpisodeBuilder()
+    async with (
+        Organization(engine, capacity=3) as organization,
+        organization.stream("q", listen=builder.apply, name="one") as events,
+    ):
+        async for _ in events:
+            break
+    assert builder.episode().id == "one"
+    assert builder.episode().stop_reason is StopReason.CANCELLED
+
+
 class Countdown:
     """A cancel scope that fires at the n-th await point of an engine."""
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asyncthink.runtime.fanout import each, single_errors
+from asyncthink.runtime.fanout import each, single_errors, until
 
 pytestmark = pytest.mark.anyio
 
@@ -226,3 +226,33 @@ async def test_groups_are_taken_off_however_deep(error: BaseException) -> None:
         raise error
     with pytest.raises(Broken, match=r"^a$"), single_errors(), single_errors():
         raise error
+
+
+async def test_a_block_stands_still_where_it_is_over() -> None:
+    over, reached = anyio.Event(), list[str]()
+    with anyio.fail_after(5):
+        async with until(over.wait):
+            reached.append("begun")
+            over.set()
+            await anyio.sleep_forever()
+        reached.append("behind")
+    assert reached == ["begun", "behind"]
+
+
+async def test_a_block_that_ends_by_itself_waits_for_nothing() -> None:
+    with anyio.fail_after(5):
+        async with until(anyio.sleep_forever):
+            await checkpoint()
+
+
+async def test_errors_of_either_are_raised_as_themselves() -> None:
+    async def fail() -> None:
+        await checkpoint()
+        raise KeyError("watch")
+
+    with pytest.raises(ValueError, match="block"):
+        async with until(anyio.sleep_forever):
+            raise ValueError("block")
+    with anyio.fail_after(5), pytest.raises(KeyError, match="watch"):
+        async with until(fail):
+            await anyio.sleep_forever()

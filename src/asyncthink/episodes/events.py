@@ -1,11 +1,14 @@
 """What happens in a thought, as it happens. The episode is the fold of its events (`fold.py`).
 
-Each event names its agent by `path`. Times are seconds after the episode's start.
+Each event names its agent by `path`. Times are seconds after the episode's start. As JSON an event is an object whose
+`type` is its class's name in small letters; fields that are as they are by default are left out.
 """
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
+
+import msgspec
 
 from asyncthink.episodes.record import (
     FormatFault,
@@ -17,9 +20,14 @@ from asyncthink.episodes.record import (
     Usage,
     Value,
 )
+from asyncthink.errors import RecordError
 
 
-class Started(Value, frozen=True, kw_only=True):
+class Happening(Value, frozen=True, kw_only=True, tag_field="type", tag=str.lower, omit_defaults=True):
+    """Base of all events."""
+
+
+class Started(Happening, frozen=True, kw_only=True):
     """The episode begins; always the first event."""
 
     id: str
@@ -33,7 +41,7 @@ class Started(Value, frozen=True, kw_only=True):
     trial: Trial | None = None
 
 
-class Opened(Value, frozen=True, kw_only=True):
+class Opened(Happening, frozen=True, kw_only=True):
     """An agent exists: the organizer, or the worker of a fork (which may still have to queue)."""
 
     path: str
@@ -44,14 +52,14 @@ class Opened(Value, frozen=True, kw_only=True):
     """Tokens the parent had decoded when the fork was complete; None for the root."""
 
 
-class Began(Value, frozen=True, kw_only=True):
+class Began(Happening, frozen=True, kw_only=True):
     """An agent has its slot and begins."""
 
     path: str
     wall: float
 
 
-class Text(Value, frozen=True, kw_only=True):
+class Text(Happening, frozen=True, kw_only=True):
     """Text enters an agent's context."""
 
     path: str
@@ -63,7 +71,7 @@ class Text(Value, frozen=True, kw_only=True):
     logprobs: tuple[float, ...] | None = None
 
 
-class Joined(Value, frozen=True, kw_only=True):
+class Joined(Happening, frozen=True, kw_only=True):
     """An organizer asked for a worker's result; the text follows as an inserted `Text`."""
 
     path: str
@@ -72,13 +80,13 @@ class Joined(Value, frozen=True, kw_only=True):
     """Tokens the organizer had decoded."""
 
 
-class Faulted(Value, frozen=True, kw_only=True):
+class Faulted(Happening, frozen=True, kw_only=True):
     """The model broke a rule."""
 
     fault: FormatFault
 
 
-class Ended(Value, frozen=True, kw_only=True):
+class Ended(Happening, frozen=True, kw_only=True):
     """An agent is done."""
 
     path: str
@@ -91,7 +99,7 @@ class Ended(Value, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
-class Neared(Value, frozen=True, kw_only=True):
+class Neared(Happening, frozen=True, kw_only=True):
     """A budget will soon be spent; told once for each. Not part of the record."""
 
     limit: str
@@ -100,7 +108,7 @@ class Neared(Value, frozen=True, kw_only=True):
     of: float
 
 
-class Finished(Value, frozen=True, kw_only=True):
+class Finished(Happening, frozen=True, kw_only=True):
     """The episode is over; always the last event."""
 
     answer: str | None
@@ -110,3 +118,16 @@ class Finished(Value, frozen=True, kw_only=True):
 
 
 Event: TypeAlias = Started | Opened | Began | Text | Joined | Faulted | Ended | Neared | Finished
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def decode_event(raw: bytes | str) -> Event:
+    """Read an event from JSON.
+
+    Raises:
+        RecordError: it is none.
+    """
+    try:
+        return _DECODER.decode(raw)
+    except msgspec.DecodeError as error:
+        raise RecordError(f"not an event: {error}") from error

@@ -40,6 +40,16 @@ class Limits:
             ):
                 raise UsageError(f"{one.name} must be above 0, not {value}")
 
+    def within(self, ceiling: Limits) -> Limits:
+        """Return the smaller of each pair of limits."""
+        both = {one.name: (getattr(self, one.name), getattr(ceiling, one.name)) for one in fields(Limits)}
+        return Limits(
+            **{
+                name: min((each for each in pair if each is not None), default=None)
+                for name, pair in both.items()
+            }
+        )
+
     def sentences(self, *, worker: bool) -> list[str]:
         """Return what a model should know of its limits."""
         own = self.max_worker_tokens if worker else self.max_organizer_tokens

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -58,3 +58,18 @@ def single_errors() -> Generator[None]:
         yield
     except BaseExceptionGroup as group:
         raise _first(group) from None
+
+
+@asynccontextmanager
+async def until(over: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
+    """Run the block, and stop it where it stands when `over` returns; what either raises is raised as itself."""
+    with single_errors():
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                await over()
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            yield
+            group.cancel_scope.cancel()

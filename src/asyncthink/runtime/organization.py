@@ -187,25 +187,31 @@ class Organization:
         return builder.episode()
 
     @asynccontextmanager
-    async def stream(self, query: str, *, seed: int = 0) -> AsyncGenerator[MemoryObjectReceiveStream[Event]]:
+    async def stream(
+        self, query: str, *, seed: int = 0, listen: Listener | None = None, name: str | None = None
+    ) -> AsyncGenerator[MemoryObjectReceiveStream[Event]]:
         """Think one query through in the background; yield its events. Leaving the block stops it.
 
-        The episode is their fold (`asyncthink.episodes.fold`).
+        The episode is their fold (`asyncthink.episodes.fold`). `listen` is told every event as well, those behind the
+        end of the block included; arguments are those of `think`.
         """
         send, receive = anyio.create_memory_object_stream[Event](float("inf"))
-        async with anyio.create_task_group() as group, receive:
+        with single_errors():
+            async with anyio.create_task_group() as group, receive:
 
-            def emit(event: Event) -> None:
-                with suppress(anyio.BrokenResourceError):  # nobody listens any more
-                    send.send_nowait(event)
+                def emit(event: Event) -> None:
+                    if listen is not None:
+                        listen(event)
+                    with suppress(anyio.BrokenResourceError):  # nobody reads any more
+                        send.send_nowait(event)
 
-            async def run() -> None:
-                with send:
-                    await self._run(query, seed, emit)
+                async def run() -> None:
+                    with send:
+                        await self._run(query, seed, emit, name=name)
 
-            group.start_soon(run)
-            yield receive
-            group.cancel_scope.cancel()
+                group.start_soon(run)
+                yield receive
+                group.cancel_scope.cancel()
 
     @property
     def used_temperature(self) -> float:
