@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -135,7 +135,7 @@ class Tab:
 
 
 @asynccontextmanager
-async def browser(folder: Path) -> AsyncIterator[Tab]:
+async def browser(folder: Path) -> AsyncGenerator[Tab]:
     """Start a browser with a new profile in `folder`; yield its one tab; end it."""
     assert CHROMIUM is not None
     process = await asyncio.create_subprocess_exec(

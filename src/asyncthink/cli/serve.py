@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from asyncthink.episodes.record import Episode
+    from asyncthink.runtime.organization import Organization
     from asyncthink.server.security import Token
 
 
@@ -84,6 +85,7 @@ def serve_command(
         float, option("--drain-seconds", "How long requests may go on after SIGTERM or Ctrl-C.")
     ] = 60.0,
     output: Annotated[str | None, option("--output", "Run directory to which episodes are appended.")] = None,
+    runs: Annotated[str, option("--runs", "Folder whose runs the page shows.")] = "runs",
 ) -> None:
     """Serve a model, with its organizer and workers, to any client of OpenAI's interface.
 
@@ -95,6 +97,7 @@ def serve_command(
 
     require("serve", "asyncthink serve")
     from dataclasses import asdict
+    from functools import partial
     from pathlib import Path
 
     import anyio
@@ -106,6 +109,8 @@ def serve_command(
     from asyncthink.runtime.organization import Organization
     from asyncthink.runtime.prices import load_price
     from asyncthink.server.listening import listen, serve
+    from asyncthink.server.pages import Library, routes
+    from asyncthink.server.request import served
     from asyncthink.server.security import origin
     from asyncthink.server.settings import Settings
 
@@ -154,9 +159,21 @@ def serve_command(
             save=save,
             note=_note,
         )
-        cut = anyio.run(serve, organization, settings, sock)
+        paths = routes(Library(Path(runs)), list(served(organization, settings)), _example(organization))
+        cut = anyio.run(partial(serve, organization, settings, sock, routes=paths))
     if cut:
         fail(f"{cut} thoughts were cut off", INTERRUPTED)
+
+
+def _example(organization: Organization) -> str:
+    """Return a question that the model was made for; empty where it takes any."""
+    from asyncthink.tasks import get_task
+    from asyncthink.tasks.base import Split
+
+    for name in organization.engine.profile.tasks or ():
+        task = get_task(name)
+        return task.prompt(task.problem(Split.DEV, 0, 0))
+    return ""
 
 
 def _token(given: str | None, address: str) -> Token | None:

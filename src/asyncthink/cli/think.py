@@ -98,7 +98,7 @@ def think_command(
     from asyncthink.runtime.budget import Limits
     from asyncthink.runtime.organization import Organization
     from asyncthink.runtime.prices import load_price
-    from asyncthink.viewer.index import judged
+    from asyncthink.viewer.index import score_of
 
     question = _question(query, task, numbers, target, seed)
     limits = Limits(
@@ -145,7 +145,7 @@ def think_command(
     with _saver(output, settings) as save:
         episode, interrupted = _think(organization, question, seed, json)
         save(episode)
-    score = judged(episode)
+    score = score_of(episode)
     _print(episode, score, json)
     if interrupted:
         fail("interrupted", INTERRUPTED)

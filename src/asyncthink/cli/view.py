@@ -101,10 +101,10 @@ def _show(episode: Episode) -> None:
     from rich.console import Console
 
     from asyncthink.episodes.metrics import measure
-    from asyncthink.viewer.index import judged
+    from asyncthink.viewer.index import score_of
     from asyncthink.viewer.terminal import render_episode
 
-    Console().print(render_episode(episode, judged(episode), measure(episode)))
+    Console().print(render_episode(episode, score_of(episode), measure(episode)))
 
 
 def _made(kind: str, episode: Episode, base: Base) -> bytes:
@@ -141,6 +141,27 @@ def _serve(folder: Path, port: int, browser: bool) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}: name a run directory, or a folder of runs")
     require("serve", "the page")
-    from asyncthink.server.library import serve_library
+    import webbrowser
 
-    serve_library(folder, port, browser)
+    import anyio
+
+    from asyncthink.server.app import guarded
+    from asyncthink.server.listening import listen, show
+    from asyncthink.server.pages import Library, address, routes
+    from asyncthink.server.settings import Settings
+
+    library = Library(folder)
+    names = library.names()
+    if not names:
+        raise UsageError(f"there is no run in {folder}")
+    settings = Settings(model="pages")
+
+    def begun(url: str) -> None:
+        page = url + (address(next(iter(names))) if list(names.values()) == [folder] else "/")
+        sys.stderr.write(f"{page}  (Ctrl-C ends it)\n")
+        sys.stderr.flush()
+        if browser:
+            webbrowser.open(page)
+
+    with listen("127.0.0.1", port) as sock:
+        anyio.run(show, guarded(routes(library), settings), settings, sock, begun)

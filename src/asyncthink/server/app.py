@@ -47,13 +47,19 @@ def create_app(
         Route("/health", counter.health, methods=["GET"]),
         *routes,
     ]
+    app = guarded(paths, settings)
+    app.state.admission = admission
+    return app
+
+
+def guarded(routes: Sequence[BaseRoute], settings: Settings) -> Starlette:
+    """Return an application whose every route stands behind the checks that the settings ask for."""
     app = Starlette(
-        routes=paths,
+        routes=routes,
         middleware=_middleware(settings),
         exception_handlers={AsyncThinkError: _refused, HTTPException: _not_found},
     )
     app.router.redirect_slashes = False
-    app.state.admission = admission
     return app
 
 

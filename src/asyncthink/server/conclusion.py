@@ -10,10 +10,10 @@ import msgspec
 
 from asyncthink.episodes.metrics import Metrics, measure
 from asyncthink.episodes.record import Episode, SegmentKind, StopReason
-from asyncthink.errors import AsyncThinkError
 from asyncthink.protocol import tags
 from asyncthink.server.request import ThoughtRequest
-from asyncthink.tasks import judge
+from asyncthink.viewer.html import article
+from asyncthink.viewer.index import score_of
 
 LONGEST = 4096
 """Ticks for which `metrics.active_per_tick` is told."""
@@ -56,6 +56,7 @@ def _extension(episode: Episode, metrics: Metrics, asked: ThoughtRequest) -> dic
     measures = msgspec.to_builtins(metrics)
     if len(metrics.active_per_tick) > LONGEST:
         del measures["active_per_tick"]
+    score = score_of(episode)
     told: dict[str, Any] = {
         "id": episode.id,
         "method": episode.method,
@@ -64,20 +65,14 @@ def _extension(episode: Episode, metrics: Metrics, asked: ThoughtRequest) -> dic
         "stop_reason": episode.stop_reason,
         "cause": episode.cause,
         "format_errors": episode.format_errors,
-        "score": _score(episode),
+        "score": None if score is None else score.value,
         "metrics": measures,
     }
-    return {**told, "episode": episode} if asked.episode else told
-
-
-def _score(episode: Episode) -> float | None:
-    """Return what the answer is worth, where its task can tell."""
-    if episode.task is None or episode.problem is None:
-        return None
-    try:
-        return judge(episode.task, episode.problem, episode.answer or "").value
-    except AsyncThinkError:  # such as a check whose packages are not installed
-        return None
+    if asked.episode:
+        told["episode"] = episode
+    if asked.view:
+        told["page"] = article(episode)
+    return told
 
 
 def _usage(episode: Episode, metrics: Metrics) -> dict[str, Any]:

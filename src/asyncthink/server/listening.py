@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 import uvicorn
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from asyncthink.errors import UsageError
@@ -62,18 +63,7 @@ async def serve(
     _allow_files()
     async with organization:
         app = create_app(organization, settings, routes=routes)
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=FAREWELL,
-        )
-        server, cut = _Server(config), 0
+        server, cut = _server(app), 0
 
         async def stop() -> None:
             nonlocal cut
@@ -87,6 +77,44 @@ async def serve(
         async with until(stop):
             await server.serve(sockets=[sock])
     return cut
+
+
+async def show(app: Starlette, settings: Settings, sock: socket.socket, begun: Callable[[str], None]) -> None:
+    """Serve pages until a signal comes.
+
+    Args:
+        app: from `guarded`.
+        settings: its own.
+        sock: where.
+        begun: told the address once signals are heard.
+    """
+    server = _server(app)
+
+    async def stop() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            begun(url(sock))
+            await anext(signals)
+            server.should_exit = True
+            await anyio.sleep_forever()
+
+    async with until(stop):
+        await server.serve(sockets=[sock])
+
+
+def _server(app: Starlette) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=FAREWELL,
+        )
+    )
 
 
 async def _drained(admission: Admission, settings: Settings, again: Callable[[], Awaitable[object]]) -> int:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import AsyncThinkError, RecordError
 from asyncthink.viewer import chrome, html
 from asyncthink.viewer.index import RunLines, runs_below
-from asyncthink.viewer.library import Shelf, episode_page, run_page, runs_page
+from asyncthink.viewer.library import Shelf, asking_page, episode_page, run_page, runs_page
 from asyncthink.viewer.sanitize import head
 from asyncthink.viewer.svg import draw
 from asyncthink.viewer.timeline import timeline
@@ -97,17 +97,19 @@ def address(name: str) -> str:
     return f"/runs/{quote(name, safe='')}"
 
 
-def routes(library: Library, *, home: Callable[[Request, list[Shelf]], str] | None = None) -> list[Route]:
+def routes(library: Library, models: Sequence[str] = (), example: str = "") -> list[Route]:
     """Return the routes of a library.
 
     Args:
         library: the runs.
-        home: makes the first page; None: the list of runs.
+        models: what the first page can ask; none: it only lists the runs.
+        example: the question that it begins with.
     """
 
     def runs(request: Request) -> Response:
+        del request
         shelves = [library.shelf(name, path) for name, path in library.names().items()]
-        return HTMLResponse(home(request, shelves) if home else runs_page(shelves))
+        return HTMLResponse(asking_page(models, shelves, example) if models else runs_page(shelves))
 
     def run(request: Request) -> Response:
         name = request.path_params["name"]

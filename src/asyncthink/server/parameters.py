@@ -30,6 +30,8 @@ class Extension(msgspec.Struct, kw_only=True):
     """Chunks of a stream carry what happens."""
     episode: bool = False
     """The answer carries the whole record."""
+    view: bool = False
+    """Chunks of a stream carry the drawing as it grows, the last one the episode's page, as markup."""
 
 
 class StreamOptions(msgspec.Struct, kw_only=True):

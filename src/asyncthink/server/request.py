@@ -36,6 +36,7 @@ class ThoughtRequest:
     """The stream ends with a chunk of usage."""
     events: bool
     episode: bool
+    view: bool
 
 
 def served(organization: Organization, settings: Settings) -> dict[str, Method]:
@@ -66,8 +67,9 @@ def understand(
     if given.stream_options is not None and not given.stream:
         raise RequestError("stream_options needs stream", param="stream_options")
     wish = given.asyncthink or Extension()
-    if wish.events and not given.stream:
-        raise RequestError("asyncthink.events needs stream", param="asyncthink.events")
+    for name in ("events", "view"):
+        if getattr(wish, name) and not given.stream:
+            raise RequestError(f"asyncthink.{name} needs stream", param=f"asyncthink.{name}")
     changed = _organization(given, wish, method, organization, settings)
     try:
         changed.capacity_for(query)
@@ -86,6 +88,7 @@ def understand(
         usage=bool(given.stream_options and given.stream_options.include_usage),
         events=wish.events,
         episode=wish.episode,
+        view=wish.view,
     )
 
 

@@ -18,6 +18,7 @@ from asyncthink.server.journal import Entry
 from asyncthink.server.request import ThoughtRequest
 from asyncthink.server.response import Form
 from asyncthink.server.settings import Settings
+from asyncthink.server.sketch import Sketch
 from asyncthink.server.stream import EventStream
 from asyncthink.server.transcript import Transcript
 
@@ -33,6 +34,7 @@ class Thought:
         self._form = Form(id=uuid4().hex, model=asked.model, chat=asked.chat)
         self._builder = EpisodeBuilder()
         self._transcript = Transcript()
+        self._sketch = Sketch() if asked.view else None
 
     async def whole(self) -> dict[str, Any]:
         """Think; return the body of the response.
@@ -75,9 +77,12 @@ class Thought:
         """Return a chunk for each event where they are wanted, else one for all that was written."""
         take, reasoned = self._transcript.take, self._form.reasoned
         if self._asked.events:
-            return [{**reasoned(take(event)), "asyncthink": {"event": event}} for event in batch]
-        text = "".join([take(event) for event in batch])
-        return [reasoned(text)] if text else []
+            chunks = [{**reasoned(take(event)), "asyncthink": {"event": event}} for event in batch]
+        else:
+            text = "".join([take(event) for event in batch])
+            chunks = [reasoned(text)] if text else []
+        drawn = self._sketch and self._sketch.after(batch)
+        return [*chunks, {**reasoned(""), "asyncthink": {"drawing": drawn}}] if drawn else chunks
 
     def _ending(self, ended: Conclusion) -> list[Mapping[str, Any]]:
         answer = [self._form.answered(ended.answer)] if ended.answer else []

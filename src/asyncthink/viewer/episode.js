@@ -140,6 +140,10 @@
   }
 
   document.documentElement.classList.add("scripted");
+  document.addEventListener("episode", () => {
+    clear();
+    show("ticks");
+  });
   show("ticks");
   const nav = document.querySelector("nav[data-home]");
   if (nav) reorder(nav);

@@ -15,7 +15,7 @@ from asyncthink.episodes.record import Episode, Trace
 from asyncthink.tasks.base import Score
 from asyncthink.viewer.acts import Act, acts
 from asyncthink.viewer.explain import Explanation, ForkAccount, explain
-from asyncthink.viewer.index import judged as of_task
+from asyncthink.viewer.index import score_of
 from asyncthink.viewer.marks import Markup, describe, tag
 from asyncthink.viewer.names import agent_name
 from asyncthink.viewer.page import part, whole
@@ -44,7 +44,7 @@ def page(episode: Episode) -> str:
 
 def article(episode: Episode) -> Markup:
     """Return one episode as a piece of a page."""
-    told, metrics, score = explain(episode), measure(episode), of_task(episode)
+    told, metrics, score = explain(episode), measure(episode), score_of(episode)
     names = {trace.path: agent_name(trace.path, episode.method) for trace in episode.traces}
     pieces = [
         *_head(episode, score),
@@ -188,10 +188,7 @@ def _chart(episode: Episode, names: Mapping[str, str]) -> Iterator[Markup]:
 
 def _answer(episode: Episode, score: Score | None) -> Iterator[Markup]:
     yield tag("h2", "Answer")
-    if score is not None or episode.answer is None:
-        yield judged(episode, score)
-    else:
-        yield tag("pre", visible(episode.answer), dir="auto")
+    yield judged(episode, score)
 
 
 def _texts(episode: Episode, names: Mapping[str, str]) -> Iterator[Markup]:

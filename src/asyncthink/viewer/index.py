@@ -44,7 +44,7 @@ class Line(Value, frozen=True, kw_only=True):
 
 def line(number: int, episode: Episode) -> Line:
     """Return what a table says of an episode."""
-    metrics, trial, score = measure(episode), episode.trial, judged(episode)
+    metrics, trial, score = measure(episode), episode.trial, score_of(episode)
     return Line(
         number=number,
         id=head(episode.id, 80),
@@ -62,7 +62,7 @@ def line(number: int, episode: Episode) -> Line:
     )
 
 
-def judged(episode: Episode) -> Score | None:
+def score_of(episode: Episode) -> Score | None:
     """Return what the task's check says of an episode; None for a free question, or a task that is not known here."""
     if episode.task is None or episode.problem is None:
         return None

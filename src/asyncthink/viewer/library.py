@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from asyncthink.episodes.record import Episode
@@ -34,14 +34,38 @@ class Shelf:
     """What made it, clean; empty where nothing says so."""
 
 
-def runs_page(shelves: Sequence[Shelf], *, above: Sequence[Markup] = (), script: str = "") -> str:
-    """Return the list of runs.
+def runs_page(shelves: Sequence[Shelf]) -> str:
+    """Return the list of runs."""
+    return whole("asyncthink", [tag("h1", "asyncthink"), *_runs(shelves)])
+
+
+def asking_page(models: Sequence[str], shelves: Sequence[Shelf], example: str) -> str:
+    """Return a page that asks a question, shows how its organization grows, and lists the runs.
 
     Args:
+        models: what may be asked, the usual one first.
         shelves: the runs.
-        above: what stands above the list.
-        script: for what stands there.
+        example: a question to begin with.
     """
+    options = [tag("option", name, value=name) for name in models]
+    controls = [
+        tag("label", "model ", tag("select", *options, name="model")),
+        tag(
+            "label",
+            "agents ",
+            tag("input", type="number", name="capacity", min="1", max="99", placeholder="usual"),
+        ),
+        tag("button", "think", type="submit"),
+        tag("button", "stop", type="button", id="stop", hidden=""),
+    ]
+    question = tag("textarea", example, name="question", rows="3", required="", aria_label="question")
+    asked = tag("span", "", id="asked", role="status")
+    form = tag("form", question, tag("p", *controls, asked, **{"class": "bar"}), id="ask")
+    body = [tag("h1", "asyncthink"), form, tag("div", "", id="live", **{"class": "wide"}), *_runs(shelves)]
+    return whole("asyncthink", body, script=part("episode.js") + part("ask.js"), requests=True)
+
+
+def _runs(shelves: Sequence[Shelf]) -> Iterator[Markup]:
     rows = [
         tag(
             "tr",
@@ -52,10 +76,9 @@ def runs_page(shelves: Sequence[Shelf], *, above: Sequence[Markup] = (), script:
         for one in shelves
     ]
     titles = [tag("th", title, scope="col", **{"class": "words"}) for title in ("run", "made by", "created")]
-    table = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", "", *rows), id="runs")
-    none = tag("p", "There is no run yet.", **{"class": "note"})
-    body = [tag("h1", "asyncthink"), *above, tag("h2", "Runs"), table if rows else none]
-    return whole("asyncthink", body, script=script, requests=bool(script))
+    if rows:
+        yield tag("h2", "Runs")
+        yield tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *rows), id="runs")
 
 
 def run_page(name: str, address: str, *, report: str | None, up: str | None) -> str:

@@ -25,6 +25,7 @@ def whole(
     *,
     script: str = "",
     requests: bool = False,
+    images: bool = False,
     generator: str = "asyncthink",
 ) -> str:
     """Return a document.

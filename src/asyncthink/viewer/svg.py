@@ -240,7 +240,11 @@ def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str], buttons: bo
             x, wide = frame.x(span.start), max(0.75, frame.x(span.end) - frame.x(span.start))
             shape = mark(span.activity, x, frame.y(lane.path), wide, frame.bar)
             note = _waited(span, line.base, x, wide, frame.y(lane.path), frame.bar) if join else ""
-            what = {"data_activity": span.activity, "data_start": span.start, "data_end": span.end}
+            what: dict[str, str | int] = {
+                "data_activity": span.activity,
+                "data_start": span.start,
+                "data_end": span.end,
+            }
             if buttons:
                 what["data_path"] = head(lane.path, _PATH_CELLS)
             yield tag("g", title, shape, note, **what)

@@ -24,10 +24,12 @@ def right(score: Score) -> str:
     return "right" if score.value == 1 else "wrong" if score.value == 0 else f"score {score.value:.2f}"
 
 
-def judged(episode: Episode, score: Score) -> Markup:
+def judged(episode: Episode, score: Score | None) -> Markup:
     """Return the answer with what the check says of each of its pieces."""
     if episode.answer is None:
         return tag("p", "There is no answer.", **{"class": "judged"})
+    if score is None:
+        return tag("pre", visible(episode.answer), dir="auto")
     pieces = [(part.text, part.correct, part.reason) for part in score.parts[:MOST_PARTS]]
     if not pieces:
         pieces = [(episode.answer, score.value == 1, score.reason)]
