@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def make(path: Path, found: list[Episode], *, episodes: int = 0, megabytes: floa
 
 
 @contextmanager
-def viewing(folder: Path) -> Iterator[str]:
+def viewing(folder: Path) -> Generator[str]:
     run = "from asyncthink.cli.main import run; run()"
     command = [sys.executable, "-c", run, "view", str(folder), "--no-browser"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -79,7 +79,7 @@ async def opened(url: str, name: str, profile: Path) -> tuple[float, float, int]
         await tab.run(f"document.querySelector('#runs a[href$={name}]').click()")
         await tab.until("document.querySelectorAll('#episodes tbody tr').length > 0")
         first = time.perf_counter() - began
-        count = None
+        count, changed = None, first
         while True:
             now = await tab.run("document.getElementById('told').textContent")
             if now == count:

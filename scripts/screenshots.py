@@ -11,8 +11,8 @@ from pathlib import Path
 
 import anyio
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from server.serving_worlds import Serving
 
@@ -60,7 +60,7 @@ async def make(folder: Path, temporary: Path) -> None:
 
 def main() -> None:
     """Write the pictures."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "images"
     with tempfile.TemporaryDirectory() as temporary:
         make_run(Path(temporary) / "runs" / "countdown")
         anyio.run(make, folder, Path(temporary))

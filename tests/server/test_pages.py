@@ -105,7 +105,14 @@ async def test_what_is_not_there_is_one_line(tmp_path: Path, path: str) -> None:
 async def test_every_page_needs_the_token(tmp_path: Path) -> None:
     make_run(tmp_path / "c", 2)
     app = pages(tmp_path, "secret")
-    for path in ("/", "/runs/c", "/runs/c/lines", "/runs/c/episodes/0", "/runs/c/episodes/0.html", "/runs/c/report"):
+    for path in (
+        "/",
+        "/runs/c",
+        "/runs/c/lines",
+        "/runs/c/episodes/0",
+        "/runs/c/episodes/0.html",
+        "/runs/c/report",
+    ):
         assert (await ask(app, path)).status == 401
         allowed = await ask(app, path, headers=[("authorization", "Bearer secret")])
         assert allowed.status in (200, 404)
@@ -144,8 +151,10 @@ async def test_a_run_in_a_browser(tmp_path: Path) -> None:
             for letter in "question 14":
                 await tab.press(letter)
             await tab.until(f"{TOLD}.startsWith('134 of 1,500')")
-            await tab.run("document.querySelector('[name=kind]').value = 'right';"
-                          "document.getElementById('filter').dispatchEvent(new Event('input'))")
+            await tab.run(
+                "document.querySelector('[name=kind]').value = 'right';"
+                "document.getElementById('filter').dispatchEvent(new Event('input'))"
+            )
             shown = await tab.run(TOLD)
             assert "mean score 1.000" in shown
             await tab.press("Escape")
@@ -184,6 +193,8 @@ async def test_asking_in_a_browser(tmp_path: Path) -> None:
             await tab.until("document.querySelector('#live article.episode') !== null")
             await tab.click("#live circle.fork")
             assert not await tab.run("document.getElementById('detail').hidden")
+            await tab.press("Escape")
+            await tab.until("!document.querySelector('#ask button[type=submit]').disabled")
             await tab.click("#ask button[type=submit]")
             await tab.until("document.querySelector('#live > svg') !== null")
             await tab.click("#stop")

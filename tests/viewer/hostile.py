@@ -93,7 +93,9 @@ def poisoned(text: str) -> Episode:
     """Return an episode with the text in every field that takes any."""
     own = decoded(6)
     own = msgspec.structs.replace(own, text=f"<FORK-1>{text}</FORK-1><JOIN-1>", ends=None, token_ids=None)
-    one = episode(3, organizer(own), worker("0/1", 5, 2, 4), worker(f"0/{text}"[:2000], 3, 3))
+    one = episode(
+        3, organizer(own), worker("0/1", 5, 2, 4), worker("0/" + text.replace("/", "|")[:2000], 3, 3)
+    )
     traces = tuple(
         msgspec.structs.replace(trace, query=text, result=text, cause=text, to=text) for trace in one.traces
     )

@@ -71,7 +71,7 @@ def _extension(episode: Episode, metrics: Metrics, asked: ThoughtRequest) -> dic
     if asked.episode:
         told["episode"] = episode
     if asked.view:
-        told["page"] = article(episode)
+        told["page"] = str(article(episode))
     return told
 
 

@@ -6,6 +6,7 @@
   const live = document.getElementById("live");
   const told = document.getElementById("asked");
   const stop = document.getElementById("stop");
+  const think = form.querySelector("[type=submit]");
   let running = null;
 
   function put(markup) {
@@ -60,6 +61,7 @@
     event.preventDefault();
     if (running) return;
     stop.hidden = false;
+    think.disabled = true;
     told.textContent = "thinking";
     told.classList.remove("loud");
     try {
@@ -71,6 +73,7 @@
     } finally {
       running = null;
       stop.hidden = true;
+      think.disabled = false;
     }
   }
 

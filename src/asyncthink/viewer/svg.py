@@ -70,7 +70,7 @@ def draw(
         *_end(line, frame),
         *(_buttons(line, frame) if buttons else ()),
     )
-    return element(frame.width, frame.height, body)
+    return str(element(frame.width, frame.height, body))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
