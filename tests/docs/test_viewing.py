@@ -37,5 +37,5 @@ def test_every_key_is_one_of_a_script() -> None:
     keys = set(re.findall(r"`([^`]{1,5})`", PAGE.split("## By keyboard")[1].split("From Python")[0]))
     assert len(keys) == 11
     for key in keys:
-        spelled = {"Esc": "Escape"}.get(key, key)
+        spelled = "Escape" if key == "Esc" else str(key)
         assert re.search(rf'(^|\s)("{re.escape(spelled)}"|{re.escape(spelled)}): ', scripts), key

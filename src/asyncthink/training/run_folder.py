@@ -141,11 +141,12 @@ def _length(file: Path, lines: int) -> int:
 
 
 def _digest(source: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of a folder's files."""
+    """Return the SHA-256 of a file, or of the names and contents of a folder's own files."""
     whole = hashlib.sha256()
     try:
-        for file in sorted(source.iterdir()) if source.is_dir() else [source]:
-            whole.update(f"{file.name}\0".encode() if source.is_dir() else b"")
+        folder = source.is_dir()
+        for file in sorted(each for each in source.iterdir() if each.is_file()) if folder else [source]:
+            whole.update(f"{file.name}\0".encode() if folder else b"")
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:

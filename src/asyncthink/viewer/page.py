@@ -38,9 +38,9 @@ def whole(
         images: whether pictures stand in it as data.
         generator: the command that it was made with.
     """
-    allowed = ["default-src 'none'", "style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'"]
-    if images or script:
-        allowed.append("img-src data:")
+    allowed = ["default-src 'none'", "style-src 'unsafe-inline'"]
+    allowed += ["img-src data:"] if images or script else []
+    allowed += ["base-uri 'none'", "form-action 'none'"]
     if script:
         digest = b64encode(sha256(script.encode()).digest()).decode()
         allowed.append(f"script-src 'sha256-{digest}'")

@@ -9,7 +9,6 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from asyncthink.evaluation.report.cells import (
-    NOTHING,
     Cell,
     Fitted,
     Table,
@@ -24,6 +23,7 @@ from asyncthink.evaluation.report.lines import NAME_CELLS, Line, arm_labels, lin
 from asyncthink.evaluation.statistics import Estimate
 from asyncthink.evaluation.summary import Arm, Comparison, Match, Summary
 from asyncthink.protocol.actions import PAPER_ERRORS, FormatError
+from asyncthink.viewer.words import NOTHING
 
 Columns: TypeAlias = list[tuple[str, Sequence[Cell | str]]]
 SCORE_PLACES = 3
