@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from asyncthink.cli.main import run
 from asyncthink.engines import models
@@ -38,8 +38,13 @@ def main() -> None:
             {"sessions": sessions, "episodes": episodes, "tasks": len(asyncio.all_tasks()), **inside}
         )
 
+    whole = listening.serve
+
+    async def serve(*arguments: Any, routes: Sequence[BaseRoute] = ()) -> int:
+        return await whole(*arguments, routes=[*routes, Route("/_probe", probe)])
+
     models.load_engine = load
-    listening.serve = partial(listening.serve, routes=[Route("/_probe", probe)])
+    listening.serve = serve
     run()
 
 

@@ -119,8 +119,10 @@ async def test_the_end_is_told_to_those_inside() -> None:
     async with world(engine, settings={"max_concurrency": 2}) as app:
         admission: Admission = app.state.admission
         async with anyio.create_task_group() as group:
-            for stream in (False, True, False):
-                group.start_soon(partial(keep, replies, app, stream=stream))
+            group.start_soon(partial(keep, replies, app, stream=True))
+            await reached(admission, running=1, waiting=0)
+            for _ in range(2):
+                group.start_soon(partial(keep, replies, app, stream=False))
             await reached(admission, running=2, waiting=1)
             assert admission.end() == 3
             with anyio.fail_after(1):
