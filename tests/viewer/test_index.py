@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 
+from asyncthink.episodes import measure
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import RecordError
-from asyncthink.viewer.index import RunLines, runs_below
-from tests.episodes.episode_worlds import episode, organizer, worker
+from asyncthink.viewer.index import RunLines, line, runs_below
+from tests.episodes.episode_worlds import episode, organizer, random_episode, worker
 
 
 def named(name: str, tokens: int = 3):
@@ -71,3 +73,14 @@ def test_runs_are_found(tmp_path: Path) -> None:
     assert list(runs_below(tmp_path / "b")) == [tmp_path / "b"]
     with pytest.raises(RecordError, match="is no folder"):
         list(runs_below(tmp_path / "none"))
+
+
+def test_lines_say_what_measure_says() -> None:
+    for one in map(random_episode, map(Random, range(300))):
+        found, metrics = line(0, one), measure(one)
+        assert (found.critical_path, found.forks, found.tokens) == (
+            metrics.critical_path,
+            metrics.forks,
+            metrics.decoded_tokens,
+        )
+        assert found.concurrency == metrics.concurrency

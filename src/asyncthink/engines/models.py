@@ -1,4 +1,4 @@
-"""Engines by name: `embedded`, `embedded-base`, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`, `pair:ORGANIZER,WORKER`."""
+"""Engines by name: `embedded` and its earlier stages, `hf:FOLDER`, `openai:MODEL`, `scripted:FILE`, `pair:ORGANIZER,WORKER`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from asyncthink.extras import require
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 """The checkpoint folder that ships with the package."""
-SHIPPED = {"embedded": EMBEDDED, "embedded-base": EMBEDDED / "base"}
-"""What learned to organise, and what it was before: the start of a training of one's own."""
+SHIPPED = {
+    "embedded": EMBEDDED,
+    "embedded-base": EMBEDDED / "base",
+    "embedded-sft": EMBEDDED / "sft",
+}
+"""What learned to organise, what it was before, and what it was once it knew the format: starts of trainings."""
 FORMS = (*SHIPPED, "hf:FOLDER", "openai:MODEL", "scripted:FILE", "pair:ORGANIZER,WORKER")
 
 
@@ -56,7 +60,7 @@ def load_engine(name: str, server: Mapping[str, Any] | None = None) -> Engine:
 
 
 def folder_of(name: str) -> Path:
-    """Return the checkpoint folder that `embedded`, `embedded-base` or `hf:FOLDER` stands for.
+    """Return the checkpoint folder that `hf:FOLDER` or a name in `SHIPPED` stands for.
 
     Raises:
         UnknownNameError: the name has none of the known forms.

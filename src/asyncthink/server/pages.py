@@ -29,8 +29,8 @@ from asyncthink.viewer.sanitize import head
 from asyncthink.viewer.svg import draw
 from asyncthink.viewer.timeline import timeline
 
-AT_ONCE = 0.25
-"""Seconds that one request for lines reads."""
+AT_FIRST, AT_ONCE = 0.25, 1.0
+"""Seconds that a request for lines reads: the first one of a table, and any other."""
 _HTML = "text/html; charset=utf-8"
 KINDS: Mapping[str, tuple[str, Callable[[Episode], bytes]]] = {
     "html": (_HTML, lambda episode: html.page(episode).encode()),
@@ -120,7 +120,7 @@ def routes(library: Library, models: Sequence[str] = (), example: str = "") -> l
     def lines(request: Request) -> Response:
         first = _number(request.query_params.get("from", "0"))
         found = library.run(request.path_params["name"])
-        everything = found.read(AT_ONCE if len(found.lines) <= first else 0.0)
+        everything = found.read((AT_ONCE if first else AT_FIRST) if len(found.lines) <= first else 0.0)
         told = {"lines": found.lines[first:], "all": everything, "broken": found.broken}
         return Response(msgspec.json.encode(told), media_type="application/json")
 

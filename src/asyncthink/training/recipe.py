@@ -109,7 +109,7 @@ class Recipe:
     model: ModelRecipe | None = None
     """Made from nothing; or `start` names where to go on from."""
     start: str | None = None
-    """`embedded`, `embedded-base` or `hf:FOLDER`."""
+    """`hf:FOLDER`, `embedded`, `embedded-base` or `embedded-sft`."""
     data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
     output: str

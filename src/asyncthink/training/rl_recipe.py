@@ -72,7 +72,7 @@ class RLRecipe:
     """A whole recipe file."""
 
     start: str
-    """The policy to begin with: `embedded`, `embedded-base` or `hf:FOLDER`."""
+    """The policy to begin with: `hf:FOLDER`, `embedded`, `embedded-base` or `embedded-sft`."""
     output: str
     """Run directory, relative to the working directory."""
     seed: int = 0

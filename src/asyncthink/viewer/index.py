@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
-from asyncthink.episodes.metrics import measure
-from asyncthink.episodes.record import Episode, Value
+from asyncthink.episodes import clock
+from asyncthink.episodes.record import WRITTEN, Episode, Value
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import AsyncThinkError, RecordError
 from asyncthink.tasks import judge
@@ -44,7 +44,10 @@ class Line(Value, frozen=True, kw_only=True):
 
 def line(number: int, episode: Episode) -> Line:
     """Return what a table says of an episode."""
-    metrics, trial, score = measure(episode), episode.trial, score_of(episode)
+    # What `measure` says, without what a table does not show: most of its time.
+    plan, trial, score = clock.schedule(episode), episode.trial, score_of(episode)
+    worked = sum(plan.active())
+    segments = (one for trace in episode.traces for one in trace.segments)
     return Line(
         number=number,
         id=head(episode.id, 80),
@@ -52,11 +55,11 @@ def line(number: int, episode: Episode) -> Line:
         problem=f"{head(trial.problem, 40)}/{trial.sample}" if trial else "",
         query=head(episode.query, _CELLS),
         score=score.value if score else None,
-        critical_path=metrics.critical_path,
-        concurrency=metrics.concurrency,
-        forks=metrics.forks,
-        tokens=metrics.decoded_tokens,
-        wall_seconds=metrics.wall_seconds,
+        critical_path=plan.total,
+        concurrency=worked / (plan.total * episode.capacity) if plan.total else 0.0,
+        forks=max(0, len(episode.traces) - 1),
+        tokens=sum(one.n_tokens for one in segments if one.kind in WRITTEN),
+        wall_seconds=episode.wall_seconds,
         format_errors=tuple(dict.fromkeys(episode.format_errors)),
         stop_reason=episode.stop_reason.value,
     )
