@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from random import Random
 
+import pytest
+
 from asyncthink.episodes import Episode, measure
 from asyncthink.viewer.html import article, page
-from asyncthink.viewer.svg import draw
+from asyncthink.viewer.svg import MOST_MARKS, draw
 from asyncthink.viewer.timeline import Base, timeline
 from tests.episodes.episode_worlds import decoded, episode, organizer, random_episode, worker
 
@@ -62,11 +65,34 @@ def test_both_time_bases_and_every_agent_are_there() -> None:
     assert "never joined" in text
 
 
-def large() -> Episode:
-    """An episode as large as they come: a thousand agents with two thousand characters each."""
+def wide() -> Episode:
+    """A thousand agents with two thousand characters each."""
     workers = [worker(f"0/{n}", 2000, n, n + 1) for n in range(1, 1000)]
     return episode(1000, organizer(decoded(2000)), *workers)
 
 
-def test_a_page_stays_below_a_megabyte() -> None:
-    assert len(page(large()).encode()) <= 1_000_000
+def long() -> Episode:
+    """Fifteen hundred workers, each joined before the next is forked: the critical path runs through them all."""
+    workers = [worker(f"0/{n}", 5, 3 * n - 2, 3 * n) for n in range(1, 1501)]
+    return episode(4, organizer(*([3] * 1500)), *workers)
+
+
+@pytest.mark.parametrize("made", [wide, long])
+def test_a_page_stays_below_a_megabyte(made: Callable[[], Episode]) -> None:
+    assert len(page(made()).encode()) <= 1_000_000
+
+
+def test_what_is_too_short_to_point_at_is_drawn_all_the_same() -> None:
+    """Past `MOST_MARKS` stretches the longest are elements of their own; the others share one shape for each kind."""
+    n = MOST_MARKS
+    parts = [worker(f"0/{k}", 5, 3 * k - 2, 3 * k) for k in range(1, n + 1)]
+    parts.append(worker(f"0/{n + 1}", 100, 3 * n + 1, 3 * n + 3))
+    one = episode(4, organizer(*([3] * (n + 1))), *parts)
+    drawn = draw(timeline(one), buttons=True)
+    critical = STROKES.findall(drawn)[0]
+    # Each worker's five ticks, and the organizer's one or two before each fork, are shorter than the last one's hundred.
+    end = measure(one).critical_path
+    assert PIECE.findall(critical) == [(str(end - 100), str(end))]
+    pooled = re.findall(r'<path d="([^"]*)"/>', critical)
+    assert len(pooled) == 1 and pooled[0].count("M") > 100
+    assert drawn.count('class="fork"') + drawn.count('class="join"') <= n

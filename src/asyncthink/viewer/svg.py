@@ -7,9 +7,9 @@ one. What models and users wrote is made harmless, then escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count, islice, pairwise
 
 from rich.cells import cell_len
 
@@ -28,10 +28,13 @@ from asyncthink.viewer.marks import (
 )
 from asyncthink.viewer.names import agent_name
 from asyncthink.viewer.sanitize import head
-from asyncthink.viewer.timeline import Activity, Arrow, Base, Piece, Span, Timeline
+from asyncthink.viewer.timeline import Activity, Arrow, Base, Lane, Piece, Span, Timeline
 
 MOST_LANES, FIRST_LANES, CRITICAL_LANES = 40, 38, 200
 """Past so many lanes only so many are shown, and so many of the critical path; the rest of it is drawn below them."""
+MOST_MARKS = 800
+"""Stretches, pieces of the critical path and rings that are elements of their own: the longest. The others are drawn
+together, one in a pixel, so that no drawing grows without bounds."""
 _MORE = 20.0
 """Pixels for the line that says how many lanes are left out."""
 _LABEL_CELLS, _HOVER_CELLS, _PATH_CELLS = 16, 120, 64
@@ -227,13 +230,16 @@ def _arrow(arrow: Arrow, frame: _Frame) -> str:
 
 def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str], buttons: bool) -> Iterator[Markup]:
     for_whom = {(join.target, join.tick): join for join in line.joins if join.waited}
-    for lane in line.lanes:
-        if lane.path not in frame.rows:
-            continue
+    lanes = [lane for lane in line.lanes if lane.path in frame.rows]
+    least = _least(span.end - span.start for lane in lanes for span in lane.spans)
+    yield from _pooled_spans(lanes, frame, least)
+    for lane in lanes:
         name = frame.names[lane.path]
         label = labels.get(lane.path, "")
         asked = f": {head(label, _HOVER_CELLS)}" if label else ""
         for span in lane.spans:
+            if span.end - span.start < least:
+                continue
             join = for_whom.get((lane.path, span.end)) if span.activity is Activity.WAITING else None
             doing = f"waiting for {frame.names[join.source]}" if join else MEANINGS[span.activity]
             title = tag("title", f"{name}, {doing}, {_when(span, line.base)}{asked}")
@@ -248,6 +254,26 @@ def _spans(line: Timeline, frame: _Frame, labels: Mapping[str, str], buttons: bo
             if buttons:
                 what["data_path"] = head(lane.path, _PATH_CELLS)
             yield tag("g", title, shape, note, **what)
+
+
+def _pooled_spans(lanes: Sequence[Lane], frame: _Frame, least: int) -> Iterator[Markup]:
+    """Draw what is shorter than `least` as one shape for each activity."""
+    drawn: dict[Activity, dict[str, None]] = {}
+    for lane in lanes:
+        for span in lane.spans:
+            if span.end - span.start < least:
+                wide = max(1, round(frame.x(span.end) - frame.x(span.start)))
+                way = route("M", round(frame.x(span.start)), frame.y(lane.path), "h", wide)
+                drawn.setdefault(span.activity, {})[way] = None
+    for activity, ways in drawn.items():
+        pen = {"stroke": PALETTE[activity], "stroke_width": frame.bar, "stroke_opacity": 0.5}
+        yield tag("path", d="".join(ways), fill="none", **pen, pointer_events="none")
+
+
+def _least(lengths: Iterable[int]) -> int:
+    """Return how long a stretch must be to be one of the `MOST_MARKS` longest; of equals none or all."""
+    ordered = sorted(lengths, reverse=True)
+    return ordered[MOST_MARKS] + 1 if len(ordered) > MOST_MARKS else 0
 
 
 def _when(span: Span, base: Base) -> str:
@@ -270,16 +296,31 @@ def _waited(span: Span, base: Base, x: float, wide: float, y: float, bar: float)
 def _critical(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     """Draw the critical path: along the lanes, and upright where it changes from one to another."""
     strokes: list[Markup] = []
-    heads: list[str] = []
+    pooled: dict[str, None] = {}
+    heads: dict[str, None] = {}
+    least = _least(piece.end - piece.start for piece in line.critical)
     for before, piece in pairwise(_whole(line)):
         x, start, y = frame.x(piece.start), frame.y(before.path), frame.y(piece.path)
+        end = frame.x(piece.end)
+        if alone := piece.end - piece.start >= least:
+            what = {
+                "data_path": head(piece.path, _PATH_CELLS),
+                "data_start": piece.start,
+                "data_end": piece.end,
+            }
+        else:
+            x, end, what = round(x), round(end), {}
         upright = route("V", y) if start != y else ""
         if upright:
-            heads.append(_head(x, start, y, frame))
-        what = {"data_path": head(piece.path, _PATH_CELLS), "data_start": piece.start, "data_end": piece.end}
+            heads[_head(x, start, y, frame)] = None
         if upright or piece.start < piece.end:
-            way = route("M", x, start) + upright + route("H", frame.x(piece.end))
-            strokes.append(tag("path", d=way, **what))
+            way = route("M", x, start) + upright + route("H", end)
+            if alone:
+                strokes.append(tag("path", d=way, **what))
+            else:
+                pooled[way] = None
+    if pooled:
+        strokes.append(tag("path", d="".join(pooled)))
     if strokes:
         pen = {"stroke": PALETTE[CRITICAL], "stroke_width": frame.stroke, "fill": "none"}
         round_ends = {"stroke_linecap": "round", "stroke_linejoin": "round"}
@@ -311,19 +352,16 @@ def _head(x: float, start: float, end: float, frame: _Frame) -> str:
 def _buttons(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     """Draw a ring where a fork leaves its organizer, and one where a result comes back."""
     size = max(3.0, min(6.0, frame.lane * 0.22))
-    for what, arrows in (("fork", line.forks), ("join", line.joins)):
-        for arrow in arrows:
-            worker, organizer = (
-                (arrow.target, arrow.source) if what == "fork" else (arrow.source, arrow.target)
-            )
-            if worker not in frame.rows or organizer not in frame.rows:
-                continue
-            waited = f" after {amount(arrow.waited, line.base)}" if arrow.waited else ""
-            told = f"{frame.names[organizer]} {what}s {frame.names[worker]}{waited}, at {amount(arrow.tick, line.base)}"
-            where = {"cx": frame.x(arrow.tick), "cy": frame.y(organizer), "r": size}
-            ring = {"fill": "Canvas", "stroke": "currentColor", "data_path": head(worker, _PATH_CELLS)}
-            labelled = {"class": what, "role": "button", "tabindex": "0", "aria_label": told}
-            yield tag("circle", tag("title", told), **where, **ring, **labelled)
+    arrows = [("fork", arrow, arrow.target, arrow.source) for arrow in line.forks]
+    arrows += [("join", arrow, arrow.source, arrow.target) for arrow in line.joins]
+    shown = (each for each in arrows if each[2] in frame.rows and each[3] in frame.rows)
+    for what, arrow, worker, organizer in islice(shown, MOST_MARKS):
+        waited = f" after {amount(arrow.waited, line.base)}" if arrow.waited else ""
+        told = f"{frame.names[organizer]} {what}s {frame.names[worker]}{waited}, at {amount(arrow.tick, line.base)}"
+        where = {"cx": frame.x(arrow.tick), "cy": frame.y(organizer), "r": size}
+        ring = {"fill": "Canvas", "stroke": "currentColor", "data_path": head(worker, _PATH_CELLS)}
+        labelled = {"class": what, "role": "button", "tabindex": "0", "aria_label": told}
+        yield tag("circle", tag("title", told), **where, **ring, **labelled)
 
 
 def _end(line: Timeline, frame: _Frame) -> Iterator[Markup]:
