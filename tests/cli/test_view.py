@@ -35,6 +35,7 @@ def test_files(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
+    assert "worker 1, decoding, ticks 3-22: q0/1<" in (tmp_path / "a.svg").read_text()
     assert json.loads((tmp_path / "a.json").read_text())["otherData"]["T"] == 26
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
         str(tmp_path / n) for n in names.values()
@@ -48,6 +49,8 @@ def test_one_episode_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert shown.exit_code == 0 and "organizer" in shown.stdout and "26 ticks" in shown.stdout
     drawn = CliRunner().invoke(app, ["view", str(file), "--svg", "-", "--base", "wall"])
     assert drawn.exit_code == 0 and drawn.stdout.startswith("<svg") and "T = 1 s" in drawn.stdout
+    traced = CliRunner().invoke(app, ["view", str(file), "--chrome-trace", "-", "--base", "wall"])
+    assert traced.exit_code == 0 and json.loads(traced.stdout)["otherData"]["T"] == 1_000_000
 
 
 def test_an_episode_on_the_terminal(run: Path) -> None:

@@ -92,7 +92,8 @@ async def ask(
     leave: anyio.Event | None = None,
     heard: Callable[[bytes], None] | None = None,
 ) -> Reply:
-    """Call the application as uvicorn would; the client leaves when `leave` is set."""
+    """Call the application as uvicorn would, its query behind `?`; the client leaves when `leave` is set."""
+    path, _, query = path.partition("?")
     reply, gone, sent = Reply(), leave or anyio.Event(), False
     raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     named = [*([("host", host)] if host is not None else []), *headers]
@@ -127,7 +128,7 @@ async def ask(
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in named],
         "server": (server, 8000),
         "client": ("127.0.0.1", 9),

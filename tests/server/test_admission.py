@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,9 @@ from server.serving_worlds import CHAT, LONG, Reply, ask, chat, world
 from starlette.applications import Starlette
 
 from asyncthink.engines.scripted import ScriptedEngine
+from asyncthink.errors import UsageError
 from asyncthink.server.admission import Admission
+from asyncthink.server.settings import Settings
 
 pytestmark = pytest.mark.anyio
 SLOW = {"organizer": "w w w <ANSWER>x</ANSWER>"}
@@ -27,21 +31,32 @@ async def keep(replies: list[Reply], app: Starlette, **more: Any) -> None:
     replies.append(await ask(app, CHAT, chat(**more)))
 
 
-async def test_the_last_chair_is_the_last() -> None:
+@asynccontextmanager
+async def full(chairs: int, delay: float) -> AsyncGenerator[Starlette]:
+    """A server with one place, which is taken, as are all chairs; whoever is inside gets an answer."""
     replies: list[Reply] = []
-    engine = ScriptedEngine(SLOW, delay=0.1)
-    async with world(engine, settings={"max_concurrency": 1, "max_waiting": 2}) as app:
-        admission: Admission = app.state.admission
+    engine = ScriptedEngine(SLOW, delay=delay)
+    async with world(engine, settings={"max_concurrency": 1, "max_waiting": chairs}) as app:
         async with anyio.create_task_group() as group:
-            for n in range(3):
+            for n in range(1 + chairs):
                 group.start_soon(partial(keep, replies, app, stream=bool(n % 2)))
-            await reached(admission, running=1, waiting=2)
-            refused = await ask(app, CHAT, chat(stream=True))
-            assert refused.status == 429
-            assert refused.error["type"] == "rate_limit_error" and int(refused.headers["retry-after"]) >= 1
-            health = await ask(app, "/health")
-            assert health.json == {"status": "ok", "running": 1, "waiting": 2}
-        assert [reply.status for reply in replies] == [200] * 3
+            await reached(app.state.admission, running=1, waiting=chairs)
+            yield app
+        assert [reply.status for reply in replies] == [200] * (1 + chairs)
+        assert (await ask(app, CHAT, chat())).status == (503 if app.state.admission.closed else 200)
+
+
+async def test_the_last_chair_is_the_last() -> None:
+    async with full(2, 0.1) as app:
+        refused = await ask(app, CHAT, chat(stream=True))
+        assert refused.status == 429
+        assert refused.error["type"] == "rate_limit_error" and int(refused.headers["retry-after"]) >= 1
+        health = await ask(app, "/health")
+        assert health.json == {"status": "ok", "running": 1, "waiting": 2}
+
+
+async def test_a_server_without_chairs_takes_whom_it_has_a_place_for() -> None:
+    async with world(settings={"max_concurrency": 1, "max_waiting": 0}) as app:
         assert (await ask(app, CHAT, chat())).status == 200
 
 
@@ -79,11 +94,12 @@ async def test_a_client_that_leaves_stops_everything(stream: bool) -> None:
         async def heard() -> None:
             while sum(unit.members for unit in engine.units.values()) < 3:
                 await anyio.sleep(0.005)
+            scope.deadline = anyio.current_time() + 1
             leave.set()
 
         async with anyio.create_task_group() as group:
-            group.start_soon(heard)
-            with anyio.fail_after(1):
+            with anyio.fail_after(60) as scope:
+                group.start_soon(heard)
                 reply = await ask(app, CHAT, chat(stream=stream), leave=leave)
             assert not reply.whole and reply.status == (200 if stream else 0)
         assert engine.units == {}
@@ -93,24 +109,15 @@ async def test_a_client_that_leaves_stops_everything(stream: bool) -> None:
 
 
 async def test_closed_lets_those_inside_end_and_nobody_in() -> None:
-    replies: list[Reply] = []
-    engine = ScriptedEngine(SLOW, delay=0.05)
-    async with world(engine, settings={"max_concurrency": 1, "max_waiting": 1}) as app:
+    async with full(1, 0.05) as app:
         admission: Admission = app.state.admission
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(partial(keep, replies, app))
-            await reached(admission, running=1, waiting=1)
-            admission.close()
-            late = await ask(app, CHAT, chat())
-            assert (
-                late.status == 503 and late.headers["retry-after"] == "1" and late.error["code"] == "stopping"
-            )
-            health = await ask(app, "/health")
-            assert health.status == 503 and health.json["status"] == "stopping"
-            with anyio.fail_after(10):
-                await admission.emptied()
-        assert [reply.status for reply in replies] == [200, 200]
+        admission.close()
+        late = await ask(app, CHAT, chat())
+        assert late.status == 503 and late.headers["retry-after"] == "1" and late.error["code"] == "stopping"
+        health = await ask(app, "/health")
+        assert health.status == 503 and health.json["status"] == "stopping"
+        with anyio.fail_after(10):
+            await admission.emptied()
 
 
 async def test_the_end_is_told_to_those_inside() -> None:
@@ -131,6 +138,9 @@ async def test_the_end_is_told_to_those_inside() -> None:
     assert sorted(reply.status for reply in replies) == [200, 503, 503]
     assert all(b"the server is stopping" in reply.body and reply.whole for reply in replies)
     assert not any(b"[DONE]" in reply.body for reply in replies)
+    for refused in (reply for reply in replies if reply.status == 503):
+        assert refused.error["type"] == "unavailable_error"
+        assert "retry-after" not in refused.headers and refused.headers["x-should-retry"] == "false"
 
 
 async def test_patience_follows_how_long_thoughts_take() -> None:
@@ -144,3 +154,21 @@ async def test_patience_follows_how_long_thoughts_take() -> None:
     assert admission.patience() == 15
     admission.waiting = 5
     assert admission.patience() == 90
+    admission.waiting = 50
+    assert admission.patience() == 600
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_waiting": -1},
+        {"drain_seconds": -1.0},
+        {"drain_seconds": float("inf")},
+        {"drain_seconds": float("nan")},
+        {"max_body": 0},
+        {"model": ""},
+    ],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Settings(**{"model": "m", **wrong})

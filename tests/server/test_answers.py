@@ -11,9 +11,10 @@ from server.serving_worlds import CHAT, SCRIPT, ask, chat, world
 
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import fold, measure
-from asyncthink.episodes.events import decode_event
-from asyncthink.episodes.record import Episode, decode
+from asyncthink.episodes.events import Ended, Event, Joined, Text, decode_event
+from asyncthink.episodes.record import Episode, Outcome, SegmentKind, decode
 from asyncthink.errors import EngineError
+from asyncthink.server.transcript import Transcript
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +99,29 @@ async def test_the_events_of_a_stream_are_the_episode() -> None:
     assert episode == decode(json.dumps(chunks[-1]["asyncthink"]["episode"]))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("reasoning", "") for delta in deltas) == REASONING
+
+
+async def test_a_stream_with_a_view_draws_and_ends_with_the_page() -> None:
+    async with world() as app:
+        *chunks, last = (await ask(app, body=chat(stream=True, asyncthink={"view": True}))).chunks
+    drawn = [chunk["asyncthink"]["drawing"] for chunk in chunks if "asyncthink" in chunk]
+    assert drawn and all(each.startswith("<svg") for each in drawn)
+    assert last["asyncthink"]["page"].startswith('<article class="episode"')
+
+
+def test_a_worker_s_worker_gives_the_floor_back_to_it() -> None:
+    def text(path: str, what: str) -> Text:
+        return Text(path=path, kind=SegmentKind.DECODED, text=what, n_tokens=1)
+
+    def ended(path: str) -> Ended:
+        return Ended(path=path, outcome=Outcome.RETURNED, result=None, cause=None, wall=0.0)
+
+    events: list[Event] = [
+        *(text("0", "a"), text("0/1", "b"), text("0/1/1", "c")),
+        *(Joined(path="0/1", joined_at=1), Joined(path="0/1/1", joined_at=1)),
+        *(ended("0/1/1"), text("0/1", "d"), ended("0/1"), text("0", "e")),
+    ]
+    assert "".join(map(Transcript().take, events)) == "a\n[0/1] b\n[0/1/1] c\n[0/1] d\ne"
 
 
 @pytest.mark.parametrize("stream", [False, True])

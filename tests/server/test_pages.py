@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from urllib.parse import quote
@@ -77,6 +78,39 @@ async def test_what_they_answer(tmp_path: Path) -> None:
     assert (await ask(app, "/runs/a!b/episodes/3.svg")).body.startswith(b"<svg")
     assert b"<!DOCTYPE html>" in (await ask(app, "/runs/a!b/episodes/3.html")).body
     assert (await ask(app, "/runs/a!b/episodes/3.trace.json")).json["traceEvents"]
+    media = {"html": "text/html; charset=utf-8", "svg": "image/svg+xml", "json": "application/json"}
+    for kind in ("html", "svg", "json", "trace.json"):
+        told = (await ask(app, f"/runs/a!b/episodes/3.{kind}")).headers
+        assert told["content-type"] == media[kind.removeprefix("trace.")]
+        assert told["content-disposition"] == f'attachment; filename="episode-3.{kind}"'
+
+
+async def test_lines_go_on_where_a_table_ends(tmp_path: Path) -> None:
+    make_run(tmp_path / "c", 3)
+    app = pages(tmp_path)
+    while not (await ask(app, "/runs/c/lines")).json["all"]:
+        pass
+    assert [one["number"] for one in (await ask(app, "/runs/c/lines?from=1")).json["lines"]] == [1, 2]
+    with RunDirectory.resume(tmp_path / "c") as run:
+        run.append(numbered(3))
+    assert [one["number"] for one in (await ask(app, "/runs/c/lines?from=3")).json["lines"]] == [3]
+    assert (await ask(app, "/runs/c/lines?from=-1")).status == 404
+
+
+async def test_a_report_is_linked_and_served(tmp_path: Path) -> None:
+    make_run(tmp_path / "c", 1)
+    (tmp_path / "c" / "report.html").write_text("what it came to")
+    app = pages(tmp_path)
+    assert b'href="/runs/c/report"' in (await ask(app, "/runs/c")).body
+    assert (await ask(app, "/runs/c/report")).body == b"what it came to"
+
+
+async def test_the_first_and_the_last_have_one_neighbour(tmp_path: Path) -> None:
+    make_run(tmp_path / "c", 2)
+    app = pages(tmp_path)
+    for number, found in ((0, [b"next"]), (1, [b"prev"])):
+        body = (await ask(app, f"/runs/c/episodes/{number}")).body
+        assert re.findall(rb'rel="(prev|next)"', body) == found
 
 
 @pytest.mark.parametrize(

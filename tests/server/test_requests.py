@@ -9,12 +9,17 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from server.serving_worlds import CHAT, ask, chat, world
+from server.serving_worlds import CHAT, SCRIPT, ask, chat, world
 
+from asyncthink import Organization
 from asyncthink.engines.base import Profile
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.errors import RequestError
+from asyncthink.runtime.budget import Limits
+from asyncthink.server.body import parse
 from asyncthink.server.messages import question
+from asyncthink.server.request import understand
+from asyncthink.server.settings import Settings
 
 pytestmark = pytest.mark.anyio
 USER = {"role": "user", "content": "q"}
@@ -98,6 +103,7 @@ HARMLESS: list[dict[str, Any]] = [
         "logit_bias": {},
     },
     {"response_format": {"type": "text"}, "modalities": ["text"], "frequency_penalty": 0, "stop": []},
+    {"stop": ["w", "x", "y", "z"]},
     {"temperature": None, "tools": None, "stream": None, "asyncthink": None, "reasoning_effort": None},
     user([{"type": "text", "text": "What "}, {"type": "text", "text": "is it?"}]),
     {"messages": [{"role": "system", "content": "Be brief."}, USER]},
@@ -139,6 +145,36 @@ async def test_bytes_that_are_no_request(body: bytes, message: str) -> None:
             reply = await ask(app, path, body)
             assert reply.status == 400
             assert message in reply.error["message"]
+
+
+def test_the_deepest_body_has_32_levels() -> None:
+    for innermost in (b"", b"1"):
+        assert parse(b'{"a": ' + b"[" * 31 + innermost + b"]" * 31 + b"}")
+    with pytest.raises(RequestError, match="deeper than 32"):
+        parse(b'{"a": ' + b"[" * 32 + b"]" * 32 + b"}")
+
+
+def test_every_limit_reaches_the_thought() -> None:
+    wish = {"max_critical_path": 2, "max_forks": 3, "max_worker_tokens": 4, "max_organizer_tokens": 5}
+    body = chat(max_tokens=1, asyncthink={**wish, "deadline": 6.0})
+    asked = understand(body, Organization(ScriptedEngine(SCRIPT)), Settings(model="m"), chat=True)
+    assert asked.organization.limits == Limits(max_tokens=1, deadline=6.0, **wish)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message", "allowed"),
+    [
+        (CHAT, 405, "GET is not for this path", "POST"),
+        ("/v1/chat/completion", 404, f"did you mean {CHAT!r}", None),
+        ("/health/", 404, "did you mean '/health'", None),
+    ],
+)
+async def test_what_no_route_takes(path: str, status: int, message: str, allowed: str | None) -> None:
+    async with world() as app:
+        reply = await ask(app, path)
+    assert reply.status == status and message in reply.error["message"]
+    assert (reply.error["type"], reply.error["code"]) == ("invalid_request_error", "unknown_url")
+    assert reply.headers.get("allow") == allowed
 
 
 async def test_a_body_beyond_the_limit() -> None:

@@ -129,7 +129,7 @@ async def test_only_its_own_names_reach_the_server(
         reply = await ask(app, "/health", host=host, server=server)
     assert reply.status == status
     if status == 403:
-        assert reply.error["code"] == "host_not_allowed"
+        assert (reply.error["type"], reply.error["code"]) == ("permission_error", "host_not_allowed")
 
 
 ORIGINS: list[tuple[str, Sequence[str], int]] = [
@@ -166,6 +166,7 @@ async def test_a_preflight_of_an_allowed_page_needs_no_token() -> None:
     assert "authorization" in reply.headers["access-control-allow-headers"]
     unlocked = await ask(app, "/health", headers=asks[:1])
     assert unlocked.status == 401 and unlocked.headers["access-control-allow-origin"] == "https://app.example"
+    assert unlocked.headers["access-control-expose-headers"] == "X-Request-Id, Retry-After"
     other = await ask(app, CHAT, method="OPTIONS", headers=[("origin", "https://evil.example"), *asks[1:]])
     assert other.status == 403
 
@@ -248,3 +249,11 @@ async def test_a_fault_of_our_own_is_a_500_and_a_trace_in_the_log() -> None:
     assert reply.status == 500 and reply.headers["x-request-id"] in reply.error["message"]
     assert "ZeroDivisionError" not in reply.body.decode()
     assert any("ZeroDivisionError" in line for line in lines) and all(line.isprintable() for line in lines)
+
+
+async def test_no_answer_is_kept_guessed_at_or_held_back() -> None:
+    async with world() as app:
+        for reply in (await ask(app, "/health"), await ask(app, body=chat(stream=True))):
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["x-accel-buffering"] == "no"

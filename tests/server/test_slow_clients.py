@@ -66,6 +66,14 @@ async def test_a_body_in_pieces() -> None:
     assert len(messages) == 1, "it reads no further"
 
 
+async def test_a_body_that_is_declared_too_long_is_not_read() -> None:
+    async def receive() -> Any:
+        raise AssertionError
+
+    with pytest.raises(RequestError, match="longer than 8 bytes"):
+        await read_body({"headers": [(b"content-length", b"9")]}, receive, 8)
+
+
 async def test_who_leaves_before_all_was_asked() -> None:
     lines: list[str] = []
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from asyncthink.viewer import chrome
-from asyncthink.viewer.timeline import timeline
+from asyncthink.viewer.timeline import Base, timeline
 from tests.episodes.episode_worlds import episode, organizer, random_episode, worker
 
 
@@ -37,6 +37,13 @@ def test_by_hand() -> None:
         ("s", "join", 2, 6000),
         ("f", "join", 1, 6000),
     ]
+
+
+def test_wall_time_is_in_microseconds() -> None:
+    found = json.loads(chrome.trace(episode(2, organizer(4)), Base.WALL))
+    spans = [(one["tid"], one["ts"], one["dur"]) for one in found["traceEvents"] if one["ph"] == "X"]
+    assert spans == [(1, 0, 1_000_000), (0, 0, 1_000_000)]
+    assert found["otherData"]["T"] == 1_000_000 and found["otherData"]["unit"].startswith("wall time")
 
 
 def test_random_records() -> None:

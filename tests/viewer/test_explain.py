@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from asyncthink import think_sync
 from asyncthink.episodes import measure
 from asyncthink.viewer.explain import explain
@@ -37,6 +40,19 @@ def test_a_worker_s_own_workers_go_with_it() -> None:
     told = explain(one)
     assert told.total == 1 + 13 + 1
     assert (told.forks[0].without, told.forks[0].alone) == (4, 4 + 13)
+
+
+def test_what_was_used_is_told_in_runs_of_three_words() -> None:
+    """Of `it is 42`, `is 42 or` and `42 or 43` the answer has two, whatever their case."""
+    returned = msgspec.structs.replace(worker("0/1", 2, 1, 2), result="It is 42 or 43")
+    one = msgspec.structs.replace(episode(2, organizer(4), returned), answer="so it is 42 or so")
+    assert explain(one).forks[0].used == 2 / 3
+
+
+def test_of_many_forks_only_the_first_get_counterfactuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncthink.viewer.explain.MOST_FORKS", 1)
+    told = explain(episode(3, organizer(9), worker("0/1", 10, 2, 6), worker("0/2", 4, 4, 7)))
+    assert [(one.without, one.alone) for one in told.forks] == [(10, 19), (None, None)]
 
 
 def test_tags_and_what_was_used(tmp_path: object) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from asyncthink.episodes import measure
+from asyncthink.episodes.record import Trial
 from asyncthink.episodes.store import RunDirectory
 from asyncthink.errors import RecordError
 from asyncthink.viewer.index import RunLines, line, runs_below
@@ -53,6 +54,20 @@ def test_episodes_by_name(tmp_path: Path) -> None:
         lines.episode(-1)
 
 
+def test_a_whole_id_goes_before_one_that_begins_with_it(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", "", {}) as run:
+        for name in ("ab", "a"):
+            run.append(named(name))
+    assert RunLines(RunDirectory.open(tmp_path / "run")).find("a") == 1
+
+
+def test_arm_and_problem_are_those_of_the_trial() -> None:
+    free = named("a")
+    tried = msgspec.structs.replace(free, trial=Trial(arm="small", problem="p", sample=2))
+    assert (line(0, free).arm, line(0, free).problem) == ("asyncthink", "")
+    assert (line(0, tried).arm, line(0, tried).problem) == ("small", "p/2")
+
+
 def test_a_broken_line_is_told_and_what_stands_before_it_is_kept(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run", "", {}) as run:
         for name in ("a", "b", "c"):
@@ -71,6 +86,9 @@ def test_runs_are_found(tmp_path: Path) -> None:
     (tmp_path / "a" / "other").mkdir()
     assert [one.relative_to(tmp_path).as_posix() for one in runs_below(tmp_path)] == ["a/deep", "b"]
     assert list(runs_below(tmp_path / "b")) == [tmp_path / "b"]
+    for deep in ("c/c/c", "d/d/d/d"):
+        RunDirectory.create(tmp_path / "deep" / deep, "", {}).close()
+    assert list(runs_below(tmp_path / "deep")) == [tmp_path / "deep" / "c" / "c" / "c"]
     with pytest.raises(RecordError, match="is no folder"):
         list(runs_below(tmp_path / "none"))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from asyncthink.engines.scripted import ScriptedEngine
-from asyncthink.episodes import Event, Opened, Role, SegmentKind, Started, Text
+from asyncthink.episodes import Ended, Event, Opened, Role, SegmentKind, Started, Text
 from asyncthink.runtime.organization import Organization
 from asyncthink.viewer.terminal import LiveTimeline
 from tests.episodes.episode_worlds import events_of, random_episode
@@ -144,6 +144,19 @@ def test_who_waits_for_whom() -> None:
     at = next(i for i, event in enumerate(events) if isinstance(event, Text) and event.text == " <JOIN-1>")
     frame = Terminal().frame(events[: at + 3])
     assert "‖ organizer  waits for worker 1" in frame
+
+
+def test_nobody_waits_for_a_worker_that_has_ended() -> None:
+    events = heard()
+    at = next(i for i, event in enumerate(events) if isinstance(event, Ended) and event.path == "0/1")
+    assert "waits for" in Terminal().frame(events[:at])
+    assert "waits for" not in Terminal().frame(events[: at + 1])
+
+
+def test_how_agents_ended_and_who_is_not_shown() -> None:
+    frame = Terminal().frame(heard())
+    assert all(told in frame for told in ("✓ organizer", "✓ worker 1", "✗ worker 2"))
+    assert "1 more agent not shown" in Terminal(width=120, height=9).frame(heard())
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 5), (40, 12), (80, 24), (200, 60)])

@@ -14,9 +14,9 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from asyncthink.episodes import Episode, Outcome, measure
-from asyncthink.viewer.marks import CRITICAL, MEANINGS, PALETTE
+from asyncthink.viewer.marks import CRITICAL, MEANINGS, PALETTE, short
 from asyncthink.viewer.svg import MOST_MARKS, draw, legend
-from asyncthink.viewer.timeline import Activity, Lane, Piece, Span, Timeline, timeline
+from asyncthink.viewer.timeline import Activity, Base, Lane, Piece, Span, Timeline, timeline
 from tests.episodes.episode_worlds import episode, organizer, random_episode, worker
 
 GOLDEN = Path(__file__).parent / "golden_timeline.svg"
@@ -190,6 +190,35 @@ def test_a_wait_is_told_with_the_worker_that_caused_it() -> None:
     view = timeline(episode(3, organizer(9), worker("0/1", 8, 1, 5), worker("0/2", 3, 2, 5)))
     assert [(join.source, join.tick, join.waited) for join in view.joins] == [("0/1", 9, 4), ("0/2", 9, 0)]
     assert "organizer, waiting for worker 1, ticks 6-9" in hovers(parse(draw(view)))
+
+
+def test_rings_name_the_worker_and_tell_what_happened() -> None:
+    """Forked at 1, joined at 3, waited for until 6."""
+    drawn = draw(timeline(episode(2, organizer(4), worker("0/1", 5, 1, 3))), buttons=True)
+    rings = [one for one in ElementTree.fromstring(drawn).iter(f"{NS}circle") if one.get("role")]
+    assert [(one.get("class"), one.get("data-path"), one.get("aria-label")) for one in rings] == [
+        ("fork", "0/1", "organizer forks worker 1, at 1 tick"),
+        ("join", "0/1", "organizer joins worker 1 after 3 ticks, at 6 ticks"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [(0, "0 s"), (7, "7 µs"), (1_500, "1.5 ms"), (1_250_000, "1.25 s"), (2_000_000_000, "2,000 s")],
+)
+def test_wall_times_have_a_unit(time: int, told: str) -> None:
+    assert short(time, Base.WALL) == told
+
+
+def test_spans_of_wall_time_are_told_from_their_start() -> None:
+    told = hovers(parse(draw(timeline(episode(1, organizer(4)), Base.WALL))))
+    assert told == ["organizer, decoding, 0 s to 1 s"]
+
+
+def test_in_words_twelve_are_named() -> None:
+    view = timeline(episode(99, organizer(20), *(worker(f"0/{n}", 1, n) for n in range(1, 14))))
+    told = parse(draw(view)).findtext(f"{NS}desc") or ""
+    assert "14 agents: organizer, worker 1," in told and "worker 11 and 2 more. " in told
 
 
 def test_one_tick_and_none() -> None:

@@ -66,17 +66,17 @@ def parse(body: bytes) -> Mapping[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _check_depth(value: Any) -> None:
+def _check_depth(value: dict[str, Any]) -> None:
     level: list[Any] = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
+        inner = [
+            one
+            for each in level
+            for one in (cast("Any", each).values() if isinstance(each, dict) else cast("list[Any]", each))
+        ]
+        level = [one for one in inner if isinstance(one, dict | list)]
         if not level:
             return
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (cast("Any", each).values() if isinstance(each, dict) else cast("list[Any]", each))
-        ]
     raise _too_deep()
 
 

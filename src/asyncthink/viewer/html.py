@@ -78,7 +78,7 @@ def _figures(episode: Episode, metrics: Metrics, score: Score | None) -> Markup:
         "critical path T": f"{metrics.critical_path:,} ticks",
         "eta/c": f"{100 * metrics.concurrency:.1f} % at c = {episode.capacity:,}",
         "tokens of all agents": f"{metrics.decoded_tokens:,}",
-        "never joined": f"{metrics.wasted_tokens:,} tokens",
+        "never joined": f"{metrics.wasted_tokens:,} token{'s' * (metrics.wasted_tokens != 1)}",
         "forks, joins": f"{metrics.forks:,}, {metrics.joins:,}",
         "wall time": f"{metrics.wall_seconds:.2f} s",
         "format errors": ", ".join(episode.format_errors[:12]) or "none",

@@ -131,7 +131,8 @@ class LiveTimeline:
             f"   {tokens:,} tokens   {working} of {self._growing.capacity} agents decoding   {seconds:.1f} s"
         )
         if shown < len(agents):
-            line.append(f"   {len(agents) - shown} more agents not shown", QUIET)
+            left = len(agents) - shown
+            line.append(f"   {left} more agent{'s' * (left != 1)} not shown", QUIET)
         return line
 
     def _spoken(self, one: GrowingAgent, names: dict[str, str], width: int, ascii_only: bool) -> Text:
