@@ -133,11 +133,11 @@ async def test_what_is_not_there_is_one_line(tmp_path: Path, path: str) -> None:
     make_run(tmp_path / "c", 2)
     reply = await ask(pages(tmp_path), path)
     assert reply.status == 404 and reply.body.count(b"\n") <= 1
-    assert str(tmp_path).encode() not in reply.body or b"/c" in reply.body
 
 
 async def test_every_page_needs_the_token(tmp_path: Path) -> None:
     make_run(tmp_path / "c", 2)
+    (tmp_path / "c" / "report.html").write_text("what it came to")
     app = pages(tmp_path, "secret")
     for path in (
         "/",
@@ -149,7 +149,7 @@ async def test_every_page_needs_the_token(tmp_path: Path) -> None:
     ):
         assert (await ask(app, path)).status == 401
         allowed = await ask(app, path, headers=[("authorization", "Bearer secret")])
-        assert allowed.status in (200, 404)
+        assert allowed.status == 200
 
 
 async def test_broken_runs_are_told(tmp_path: Path) -> None:

@@ -158,15 +158,27 @@ def test_a_client_that_leaves_stops_its_workers_within_a_second(stream: bool) ->
         assert ("200 left midway" in line) if stream else (" 499 " in line)
 
 
+def test_the_limits_of_the_command_line_bind() -> None:
+    limits = ("--max-body", "1000", "--max-capacity", "2", "--capacity", "1")
+    with Serving(*NAME, *limits, slow={"script": SCRIPT}) as server:
+        long = server.ask(CHAT, chat(user="x" * 1000))
+        assert long.status == 413 and "1000 bytes (--max-body)" in long.error["message"]
+        wide = server.ask(CHAT, chat(asyncthink={"capacity": 8, "episode": True}))
+        assert wide.json["asyncthink"]["episode"]["capacity"] == 2
+        narrow = server.ask(CHAT, chat(asyncthink={"episode": True}))
+        assert narrow.json["asyncthink"]["episode"]["capacity"] == 1
+
+
 def test_who_waits_and_leaves_never_thinks() -> None:
-    with Serving(*NAME, "--max-concurrency", "1", "--max-waiting", "1", slow=SLOW) as server:
+    with Serving(*NAME, "--max-concurrency", "1", "--max-waiting", "2", slow=SLOW) as server:
         first = open_stream(server)
         server.settled(10, running=1)
-        second = open_stream(server)
-        server.settled(10, waiting=1)
+        second, third = open_stream(server), open_stream(server)
+        server.settled(10, running=1, waiting=2)
         refused = server.ask(CHAT, chat())
         assert refused.status == 429 and int(refused.headers["retry-after"]) >= 1
         second.close()
+        third.close()
         server.settled(1, running=1, waiting=0, sessions=3)
         first.close()
         server.settled(1, running=0, sessions=0)
