@@ -58,6 +58,29 @@ def test_an_episode_on_the_terminal(run: Path) -> None:
     assert result.exit_code == 0 and "worker 2" in result.stdout
 
 
+def test_a_run_s_line_is_an_episode_file(run: Path, tmp_path: Path) -> None:
+    """As it stands, laid out anew, or the whole file of the run."""
+    line = (run / "episodes.jsonl").read_text()
+    for number, text in enumerate((line, json.dumps(json.loads(line), indent=2))):
+        file = tmp_path / f"{number}.json"
+        file.write_text(text)
+        assert CliRunner().invoke(app, ["view", str(file), "--svg", "-"]).stdout.startswith("<svg")
+    whole = CliRunner().invoke(app, ["view", str(run / "episodes.jsonl"), "--episode", "0"])
+    assert whole.exit_code == 0 and "worker 2" in whole.stdout
+
+
+def test_what_is_broken_behind_an_episode_is_told(run: Path) -> None:
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write('{"torn')
+    result = CliRunner().invoke(app, ["view", str(run), "--episode", "0"])
+    assert result.exit_code == 0 and "a torn last line (6 bytes) was dropped" in result.stderr
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write("\n" + (run / "episodes.jsonl").read_text().split("\n")[0] + "\n")
+    missing = CliRunner().invoke(app, ["view", str(run), "--episode", "2"])
+    assert missing.exit_code == 2 and "it has 1 episodes, from 0 on; " in missing.stderr
+    assert "episodes.jsonl line 2" in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told", "status"),
     [
@@ -66,9 +89,12 @@ def test_an_episode_on_the_terminal(run: Path) -> None:
         (["runs/mine", "--episode", "7"], "no episodes named '7'; it has 1 episodes", 2),
         (["runs/mine", "--html", "none/a.html"], "none/a.html cannot be written: No such file", 1),
         (["runs/mine", "--svg", "a.svg", "--base", "tick"], "did you mean 'ticks'", 2),
-        (["broken.json"], "not an episode", 2),
-        (["bytes.json"], "bytes.json cannot be read", 2),
+        (["broken.json"], "broken.json is not one episode: Object missing", 2),
+        (["bytes.json"], "bytes.json is not one episode: JSON is malformed", 2),
         (["two"], "there is no run in two", 2),
+        (["none", "--episode", "0"], "there is no folder none", 2),
+        (["runs", "--episode", "0"], "runs is a folder of runs: name one of them, such as runs/mine", 2),
+        (["runs/mine", "--episode", "0", "--base", "wall"], "the terminal draws ticks", 2),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(

@@ -271,7 +271,7 @@ def test_a_changed_line_before_the_last_is_refused(tmp_path: Path) -> None:
     lines = file.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b'"seed":0', b'"seed":7')
     file.write_bytes(b"".join(lines))
-    with pytest.raises(RecordError, match="line 2: it was changed after it was written"):
+    with pytest.raises(RecordError, match="line 2: it was cut short or changed after it was written"):
         ids(RunDirectory.open(tmp_path))
 
 

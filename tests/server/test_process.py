@@ -228,7 +228,7 @@ def test_an_end_that_waits_no_longer(how: str) -> None:
         assert server.process.wait(10) == 130
         assert time.monotonic() - began < 5
     assert b'"the server is stopping"' in received and b"[DONE]" not in received
-    assert server.log[-1] == "asyncthink: 1 thoughts were cut off"
+    assert server.log[-1] == "asyncthink: 1 thought was cut off"
 
 
 def test_a_run_directory_that_is_full_takes_no_answer(tmp_path: Path) -> None:

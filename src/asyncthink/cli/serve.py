@@ -162,7 +162,7 @@ def serve_command(
         paths = routes(Library(Path(runs)), list(served(organization, settings)), _example(organization))
         cut = anyio.run(partial(serve, organization, settings, sock, routes=paths))
     if cut:
-        fail(f"{cut} thoughts were cut off", INTERRUPTED)
+        fail("1 thought was cut off" if cut == 1 else f"{cut} thoughts were cut off", INTERRUPTED)
 
 
 def _example(organization: Organization) -> str:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @one_line_errors
 def view_command(
     path: Annotated[
-        str, typer.Argument(help="A run directory, a folder of runs, or a file with one episode.")
+        str,
+        typer.Argument(
+            help="A run directory, a folder of runs, or a file with one episode: a run's line, or a record."
+        ),
     ] = "runs",
     episode: Annotated[
         str | None, option("--episode", "Which one: its number in the run, or its id or how that begins.")
@@ -33,7 +36,9 @@ def view_command(
         str | None, option("--chrome-trace", "Write a trace for Perfetto or chrome://tracing.")
     ] = None,
     base: Annotated[str, option("--base", "Of the drawing and the trace: ticks or wall.")] = "ticks",
-    port: Annotated[int, option("--port", "Of the page's server; 0: any that is free.")] = 0,
+    port: Annotated[
+        int, option("--port", "Of the page's server; 0: any that is free.", min=0, max=65535)
+    ] = 0,
     browser: Annotated[bool, option("--browser/--no-browser", "Open the page.")] = True,
 ) -> None:
     """Look at runs and episodes: who worked when, what waited for what, and what each fork was worth.
@@ -46,20 +51,23 @@ def view_command(
     """
     from pathlib import Path
 
+    from asyncthink.episodes.store import EPISODES, MANIFEST
+
     files = {"html": html, "svg": svg, "trace": chrome_trace}
     wanted = {kind: file for kind, file in files.items() if file is not None}
     time = _base(base)
     where = Path(path)
+    if where.name == EPISODES and (where.parent / MANIFEST).is_file():
+        where = where.parent
     if wanted or where.is_file():
         one = _episode(where, episode)
-        if not wanted:
-            _show(one)
-            return
         for kind, file in wanted.items():
             _write(file, _made(kind, one, time))
+        if not wanted:
+            _show(one, time)
         return
     if episode is not None:
-        _show(_episode(where, episode))
+        _show(_episode(where, episode), time)
         return
     _serve(where, port, browser)
 
@@ -76,16 +84,14 @@ def _base(name: str) -> Base:
 
 def _episode(path: Path, name: str | None) -> Episode:
     """Return the episode that is meant."""
-    from asyncthink.episodes.record import decode
-    from asyncthink.episodes.store import RunDirectory
-    from asyncthink.viewer.index import RunLines
+    from asyncthink.episodes.store import RunDirectory, read_episode
+    from asyncthink.viewer.index import RunLines, runs_below
 
     if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
-        return decode(text)
+        return read_episode(path)
+    inside = list(runs_below(path))
+    if inside and inside != [path]:
+        raise UsageError(f"{path} is a folder of runs: name one of them, such as {inside[0]}")
     run = RunLines(RunDirectory.open(path))
     if name is None:
         while not run.read(60.0):
@@ -93,17 +99,23 @@ def _episode(path: Path, name: str | None) -> Episode:
         if len(run.lines) != 1:
             raise UsageError(f"{path} has {len(run.lines):,} episodes: choose one with --episode, from 0 on")
         name = "0"
-    return run.episode(run.find(name))
+    found = run.episode(run.find(name))
+    for told in filter(None, (run.broken, *run.run.warnings)):
+        sys.stderr.write(f"asyncthink: {told}\n")
+    return found
 
 
-def _show(episode: Episode) -> None:
+def _show(episode: Episode, base: Base) -> None:
     """Draw an episode on the terminal."""
     from rich.console import Console
 
     from asyncthink.episodes.metrics import measure
     from asyncthink.viewer.index import score_of
     from asyncthink.viewer.terminal import render_episode
+    from asyncthink.viewer.timeline import Base
 
+    if base is not Base.TICKS:
+        raise UsageError("the terminal draws ticks: --base wall is for --svg and --chrome-trace")
     Console().print(render_episode(episode, score_of(episode), measure(episode)))
 
 

@@ -27,6 +27,7 @@ from asyncthink.episodes import configuration, files
 from asyncthink.episodes.record import Episode, decode, encode
 from asyncthink.errors import RecordError
 
+MANIFEST, EPISODES = "manifest.json", "episodes.jsonl"
 _UNREADABLE = (RecordError, UnicodeDecodeError, RecursionError)
 
 
@@ -238,8 +239,27 @@ def _opened(line: bytes) -> Episode:
         return decode(line)
     whole = b"{" + line[len(_SEAL % 0) :].rstrip(b"\n")
     if line[: len(_SEAL % 0)] != _SEAL % crc32(whole):
-        raise RecordError("it was changed after it was written: its checksum is another one")
+        raise RecordError("it was cut short or changed after it was written: its checksum is another one")
     return decode(whole)
+
+
+def read_episode(file: Path) -> Episode:
+    """Return the episode that a file holds: a run's line, or a record as a page or an answer of the server has it.
+
+    Raises:
+        RecordError: it cannot be read, or is not one episode; the message names the file.
+    """
+    with files.told(file):
+        content = file.read_bytes()
+    try:
+        found = msgspec.json.decode(content)
+        # A line that was laid out anew has a checksum of other bytes.
+        if isinstance(found, dict) and "crc" in found and not content.startswith(b'{"crc":'):
+            content = msgspec.json.encode({key: value for key, value in found.items() if key != "crc"})
+        return _opened(content)
+    except (*_UNREADABLE, msgspec.DecodeError) as error:
+        told = files.one_line(error).removeprefix("not an episode: ")
+        raise RecordError(f"{file} is not one episode: {told}") from error
 
 
 def _readable(line: bytes) -> bool:

@@ -127,14 +127,15 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _not_found(request: Request, error: Exception) -> Response:
     """Answer what no route takes, in OpenAI's shape."""
     found = cast("HTTPException", error)
-    message = found.detail
+    message, code = found.detail, "unknown_url"
     if found.status_code == 404:
         known = [
             route.path for route in request.app.routes if isinstance(route, Route) and "{" not in route.path
         ]
         message = str(UnknownNameError("path", request.url.path, known))
     elif found.status_code == 405:
-        message = f"{request.method} is not for this path"
-    response = error_response(RequestError(message, status=found.status_code, code="unknown_url"))
+        allowed = (found.headers or {}).get("Allow", "")
+        message, code = f"{request.method} is not for this path: {allowed} is", "method_not_allowed"
+    response = error_response(RequestError(message, status=found.status_code, code=code))
     response.headers.update(found.headers or {})
     return response

@@ -30,6 +30,8 @@ class Entry:
     status: int = LEFT
     whole: bool = False
     """The response was written to its end."""
+    failed: str = ""
+    """Why a stream ended without an answer, one word; empty: it did not, or was no stream."""
     tokens: int | None = None
     """Decoded for it; None: nothing was thought."""
 
@@ -81,5 +83,6 @@ class Journal:
     def _write(self, entry: Entry, scope: Scope, seconds: float) -> None:
         tokens = "" if entry.tokens is None else f" {entry.tokens} tokens"
         left = "" if entry.whole or entry.status == LEFT else " left midway"
+        left = f" {entry.failed}" if entry.failed else left
         what = f"{head(scope.get('method', 'WEBSOCKET'), 10)} {head(scope['path'], 80)}"
         self.note(f"request {entry.id}: {what} {entry.status}{left} {seconds:.3f} s{tokens}")

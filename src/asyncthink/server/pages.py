@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -80,16 +82,25 @@ class Library:
     def shelf(self, name: str, path: Path) -> Shelf:
         """Return what the list says of a run; a broken one is in it too."""
         try:
-            manifest = RunDirectory.open(path).manifest
+            run = RunDirectory.open(path)
+            manifest = {**_settings(run.config), **run.manifest}
         except RecordError as error:
             manifest = {"kind": f"broken: {error}"}
-        told = [str(manifest[key]) for key in ("kind", "command", "task") if key in manifest]
+        told = [str(manifest[key]) for key in ("kind", "command", "model", "task") if key in manifest]
         return Shelf(
             name=head(name, 120),
             address=address(name),
-            created=head(str(manifest.get("created", "")), 40),
+            created=head(str(manifest.get("created", "")).replace("T", " ").replace("+00:00", " UTC"), 40),
             about=head(", ".join(told), 160),
         )
+
+
+def _settings(config: str) -> dict[str, Any]:
+    """Return a run's settings; none where they cannot be read: then the list says less."""
+    try:
+        return tomllib.loads(config)
+    except tomllib.TOMLDecodeError:
+        return {}
 
 
 def address(name: str) -> str:

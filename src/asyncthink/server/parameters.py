@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
@@ -11,6 +11,10 @@ import msgspec
 from asyncthink.errors import RequestError, UnknownNameError
 
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_JSON = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+"""Python's name of a type -> JSON's."""
+_NAMES = re.compile(rf"\b({'|'.join(_JSON)})\b(?=[^`]*`)")
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -124,7 +128,7 @@ def convert(raw: Mapping[str, Any], shape: type[P]) -> P:
             raise RequestError(f"{name} is not supported: {why}", param=name, code="unsupported_parameter")
     for name in IGNORED:
         given.pop(name, None)
-    _check_keys(given, shape, "")
+    _check_keys(given, shape, "", IGNORED)
     for section, inner in (("stream_options", StreamOptions), ("asyncthink", Extension)):
         if isinstance(found := given.get(section), dict):
             _check_keys(cast("dict[str, Any]", found), inner, f"{section}.")
@@ -133,12 +137,17 @@ def convert(raw: Mapping[str, Any], shape: type[P]) -> P:
     except msgspec.ValidationError as error:
         place = _PLACE.search(str(error))
         param = place[1] if place else None
-        what = _PLACE.sub("", str(error))
+        what = _NAMES.sub(lambda name: _JSON[name[0]], _PLACE.sub("", str(error)))
+        if missing := _MISSING.search(what):
+            param = f"{param}.{missing[1]}" if param else missing[1]
+            raise RequestError(f"{param} is missing", param=param, code="missing_parameter") from None
         raise RequestError(f"{param or 'the body'}: {what}", param=param, code="invalid_type") from None
 
 
-def _check_keys(given: Mapping[str, Any], shape: type[msgspec.Struct], prefix: str) -> None:
-    known = shape.__struct_fields__
+def _check_keys(
+    given: Mapping[str, Any], shape: type[msgspec.Struct], prefix: str, more: Collection[str] = ()
+) -> None:
+    known = (*shape.__struct_fields__, *sorted(more))
     for key in given:
         if key not in known:
             unknown = UnknownNameError("parameter", prefix + key, [prefix + name for name in known])

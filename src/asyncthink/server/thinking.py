@@ -13,6 +13,7 @@ from asyncthink.runtime.fanout import until
 from asyncthink.runtime.organization import Organization
 from asyncthink.server.admission import Admission
 from asyncthink.server.body import parse, read_body
+from asyncthink.server.journal import Entry
 from asyncthink.server.request import understand
 from asyncthink.server.response import error_body, json_response
 from asyncthink.server.settings import Settings
@@ -39,13 +40,13 @@ class Thinking:
         thought = Thought(asked, self.settings, scope["asyncthink.entry"])
         async with until(partial(_departure, receive)):
             if asked.stream:
-                await self._stream(thought, EventStream(send))
+                await self._stream(thought, EventStream(send), scope["asyncthink.entry"])
                 return
             async with self.admission.admitted():
                 body = await thought.whole()
             await json_response(body)(scope, receive, send)
 
-    async def _stream(self, thought: Thought, stream: EventStream) -> None:
+    async def _stream(self, thought: Thought, stream: EventStream, entry: Entry) -> None:
         try:
             async with self.admission.admitted():
                 await stream.begin()
@@ -53,6 +54,7 @@ class Thinking:
         except RequestError as error:
             if not stream.begun:
                 raise
+            entry.failed = error.code or "failed"
             await stream.write([error_body(error)])
             await stream.end(done=False)
         else:

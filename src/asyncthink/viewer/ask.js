@@ -62,6 +62,7 @@
     if (running) return;
     stop.hidden = false;
     think.disabled = true;
+    live.replaceChildren();
     told.textContent = "thinking";
     told.classList.remove("loud");
     try {

@@ -48,7 +48,8 @@
       const titles = all("#forks thead th").slice(1);
       const list = make("dl", "");
       all("td", row).forEach((cell, place) => {
-        list.append(make("dt", titles[place].textContent), make("dd", cell.textContent));
+        const ticks = titles[place].dataset.unit === "ticks" && cell.textContent !== "–" ? " ticks" : "";
+        list.append(make("dt", titles[place].textContent), make("dd", cell.textContent + ticks));
       });
       parts.push(list);
     }
@@ -79,6 +80,7 @@
     for (const one of all("#detail h4, #knew")) one.remove();
     document.getElementById("detail").append(...before);
     text.scrollTop = text.scrollHeight;
+    text.scrollIntoView({ block: "nearest" });
     for (let next = mark.nextSibling; next; next = next.nextSibling) {
       if (next.nodeType === Node.ELEMENT_NODE) next.classList.add("later");
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from asyncthink.episodes.metrics import Metrics, measure
-from asyncthink.episodes.record import Episode, Trace
+from asyncthink.episodes.record import Episode, SegmentKind, Trace
 from asyncthink.tasks.base import Score
 from asyncthink.viewer.acts import Act, acts
 from asyncthink.viewer.explain import Explanation, ForkAccount, explain
@@ -132,7 +132,12 @@ def _forks(episode: Episode, told: Explanation, names: Mapping[str, str]) -> Ite
     results = {trace.path: trace.result for trace in episode.traces}
     rows = [_account(one, results.get(one.path), names) for one in told.forks[:MOST_AGENTS]]
     heads = [
-        tag("th", name, scope="col", **({"class": "words"} if i < 3 else {}))
+        tag(
+            "th",
+            name,
+            scope="col",
+            **({"class": "words"} if i < 3 else {"data-unit": "ticks"} if i < 8 else {}),
+        )
         for i, name in enumerate(columns)
     ]
     table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), id="forks")
@@ -163,7 +168,8 @@ def _account(one: ForkAccount, result: str | None, names: Mapping[str, str]) -> 
     shown = [NOTHING if each is None else f"{each:,}" for each in figures]
     used = NOTHING if one.used is None else f"{100 * one.used:.0f} %"
     ended = head(result, _CELLS) if result is not None else one.outcome.value
-    words = [tag("td", tag("code", head(text, _CELLS)), **{"class": "words"}) for text in (one.query, ended)]
+    shortened = [head(text, _CELLS) for text in (one.query, ended)]
+    words = [tag("td", tag("code", text), title=text, **{"class": "words"}) for text in shortened]
     cells = [tag("td", text) for text in (*shown, used)]
     return tag("tr", tag("th", link, scope="row"), *words, *cells, data_path=head(one.path, 64), tabindex="0")
 
@@ -194,11 +200,9 @@ def _answer(episode: Episode, score: Score | None) -> Iterator[Markup]:
 def _texts(episode: Episode, names: Mapping[str, str]) -> Iterator[Markup]:
     room = MOST_CHARS
     yield tag("h2", "What the agents wrote")
-    yield tag(
-        "p",
-        "What the runtime inserted has a blue ground, what a plan dictated a brown one.",
-        **{"class": "note"},
-    )
+    kinds = {segment.kind for trace in episode.traces for segment in trace.segments}
+    dictated = ", what a plan dictated in a model's place a brown one" * (SegmentKind.DICTATED in kinds)
+    yield tag("p", f"What the runtime inserted has a blue ground{dictated}.", **{"class": "note"})
     for trace in episode.traces[:MOST_AGENTS]:
         text = list(_text(trace, room, names))
         room -= sum(map(len, text))

@@ -132,7 +132,10 @@ class RunLines:
             return found[0]
         count = f"{len(self.lines):,} episodes, from 0 on" if self.lines else "no episode"
         how_many = "no" if not found else f"{len(found):,}"
-        raise RecordError(f"{self.run.path} has {how_many} episodes named {head(name, 80)!r}; it has {count}")
+        broken = f"; {self.broken}" if self.broken else ""
+        raise RecordError(
+            f"{self.run.path} has {how_many} episodes named {head(name, 80)!r}; it has {count}{broken}"
+        )
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
@@ -142,7 +145,7 @@ def runs_below(folder: Path) -> Iterator[Path]:
         RecordError: there is no such folder.
     """
     if not folder.is_dir():
-        raise RecordError(f"{folder} is no folder")
+        raise RecordError(f"there is no folder {folder}")
     yield from _below(folder, DEEPEST)
 
 

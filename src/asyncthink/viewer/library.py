@@ -70,7 +70,7 @@ def _runs(shelves: Sequence[Shelf]) -> Iterator[Markup]:
         tag(
             "tr",
             tag("th", tag("a", one.name, href=one.address), scope="row", **{"class": "words"}),
-            tag("td", one.about, **{"class": "words"}),
+            tag("td", one.about, title=one.about, **{"class": "words"}),
             tag("td", one.created),
         )
         for one in shelves
@@ -78,7 +78,8 @@ def _runs(shelves: Sequence[Shelf]) -> Iterator[Markup]:
     titles = [tag("th", title, scope="col", **{"class": "words"}) for title in ("run", "made by", "created")]
     if rows:
         yield tag("h2", "Runs")
-        yield tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *rows), id="runs")
+        table = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *rows), id="runs")
+        yield tag("div", table, tabindex="0", **{"class": "wide"})
 
 
 def run_page(name: str, address: str, *, report: str | None, up: str | None) -> str:
@@ -110,6 +111,7 @@ def run_page(name: str, address: str, *, report: str | None, up: str | None) -> 
         tag("p", "", id="broken", role="alert", **{"class": "loud"}),
         tag("div", table, tabindex="0", **{"class": "wide"}),
         tag("p", tag("button", "show more", type="button", id="more", hidden=""), **{"class": "bar"}),
+        _keys(("/", "words to look for"), ("j k", "down, up"), ("Enter", "open")),
         tag("noscript", tag("p", "The table needs JavaScript; `asyncthink view RUN --html FILE` does not.")),
     ]
     return whole(head(name, 200), body, script=part("run.js"), requests=True)
@@ -138,4 +140,23 @@ def episode_page(episode: Episode, *, number: int, count: int, address: str) -> 
         links.append(tag("a", told, href=f"{address}/episodes/{number}.{kind}", download=""))
     title = head(episode.query, 200) or "An episode"
     order = {"data-home": address, "data-number": str(number)}
-    return whole(title, [tag("nav", *links, **order), article(episode)], script=part("episode.js"))
+    keys = (
+        ("n p", "next, previous fork"),
+        ("k", "what its organizer knew"),
+        ("b", "time base"),
+        ("[ ]", "previous, next episode"),
+        ("u", "up"),
+    )
+    return whole(
+        title, [tag("nav", *links, **order), article(episode), _keys(*keys)], script=part("episode.js")
+    )
+
+
+def _keys(*keys: tuple[str, str]) -> Markup:
+    """Return a line that names the keys that a page takes."""
+    told = [each for names, what in keys for each in (*map(_key, names.split()), f"{what} ")]
+    return tag("p", *told, **{"class": "note keys"})
+
+
+def _key(name: str) -> Markup:
+    return tag("kbd", name)

@@ -11,6 +11,7 @@
   const home = table.dataset.home;
   const lines = [];
   let shown = [];
+  let begun = false;
   let room = PAGE;
   let current = -1;
   let order = { key: "number", down: false };
@@ -116,7 +117,7 @@
     body.replaceChildren(...shown.slice(0, room).map(row));
     const scores = shown.map((one) => one.score).filter((score) => score !== null);
     const mean = scores.length ? `, mean score ${(scores.reduce((a, b) => a + b, 0) / scores.length).toFixed(3)}` : "";
-    told.textContent = `${shown.length.toLocaleString("en")} of ${lines.length.toLocaleString("en")} episodes${mean}`;
+    told.textContent = !begun ? "reading" : `${shown.length.toLocaleString("en")} of ${lines.length.toLocaleString("en")} episodes${mean}`;
     more.hidden = shown.length <= room;
     remember();
   }
@@ -147,7 +148,8 @@
     const answer = await fetch(`${home}/lines?from=${lines.length}`);
     if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
     const found = await answer.json();
-    if (found.lines.length) {
+    if (found.lines.length || !begun) {
+      begun = true;
       lines.push(...found.lines);
       arms();
       draw();

@@ -178,7 +178,7 @@ def _grid(line: Timeline, frame: _Frame) -> Iterator[Markup]:
     yield tag("path", d=axis, stroke="currentColor", stroke_opacity=0.6, fill="none")
     numbers = [tag("text", short(tick, line.base), x=frame.x(tick), y=frame.base + 17) for tick in marks]
     name = "ticks" if line.base is Base.TICKS else "time"
-    unit = tag("text", name, x=frame.left - 10, y=frame.base + 17, text_anchor="end")
+    unit = tag("text", name, x=frame.left - 18, y=frame.base + 17, text_anchor="end")
     yield tag("g", *numbers, unit, font_size=11, fill="currentColor", fill_opacity=0.75, text_anchor="middle")
 
 
