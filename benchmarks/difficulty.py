@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--split", default="dev", choices=[*Split])
     parser.add_argument("--limit", type=int, default=100, help="problems of a level")
     parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--cap", type=int, default=340, help="ticks on T")
+    parser.add_argument("--cap", type=int, default=360, help="ticks on T")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)

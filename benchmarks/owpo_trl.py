@@ -72,7 +72,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     "update": ("ours", "trl", "trl-wide", "ours-bf16", "trl-bf16", "trl-wide-bf16"),
     "rollout": ("rollout-ours", "rollout-vllm"),
 }
-TASK, CAPACITY, CAP, SEED = "countdown", 4, 340, 1
+TASK, CAPACITY, CAP, SEED = "countdown", 4, 360, 1
 """As recipes/embedded-rl.toml."""
 STEPS = "steps.json"
 PLENTY = 1_000_000
