@@ -136,7 +136,7 @@ def _forks(episode: Episode, told: Explanation, names: Mapping[str, str]) -> Ite
             "th",
             name,
             scope="col",
-            **({"class": "words"} if i < 3 else {"data-unit": "ticks"} if i < 8 else {}),
+            **({"class": "words"} if i < 3 else {"data-unit": "ticks"} if 3 < i < 8 else {}),
         )
         for i, name in enumerate(columns)
     ]

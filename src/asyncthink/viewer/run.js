@@ -19,7 +19,7 @@
   const columns = [
     { key: "number", title: "#" },
     { key: "arm", title: "arm", words: true },
-    { key: "problem", title: "problem", words: true },
+    { key: "problem", title: "problem", words: true, spare: true },
     { key: "query", title: "question", words: true },
     { key: "score", title: "score", text: (one) => (one.score === null ? "–" : one.score.toFixed(2)) },
     { key: "critical_path", title: "T", text: (one) => one.critical_path.toLocaleString("en") },
@@ -28,8 +28,10 @@
     { key: "tokens", title: "tokens", text: (one) => one.tokens.toLocaleString("en") },
     { key: "wall_seconds", title: "wall, s", text: (one) => one.wall_seconds.toFixed(2) },
     { key: "stop_reason", title: "ended by", words: true },
-    { key: "format_errors", title: "format errors", words: true, text: (one) => one.format_errors.join(", ") },
+    { key: "format_errors", title: "format errors", words: true, spare: true, text: (one) => one.format_errors.join(", ") },
   ];
+  // A spare column is left out where no episode has anything to say in it.
+  const used = () => columns.filter((one) => !one.spare || lines.some((line) => line[one.key].length));
   const kinds = {
     all: () => true,
     right: (one) => one.score === 1,
@@ -47,7 +49,7 @@
 
   function head() {
     const row = document.createElement("tr");
-    for (const column of columns) {
+    for (const column of used()) {
       const cell = document.createElement("th");
       cell.scope = "col";
       if (column.words) cell.className = "words";
@@ -83,10 +85,10 @@
     return found;
   }
 
-  function row(one, place) {
+  function row(one, place, among) {
     const element = document.createElement("tr");
     element.classList.toggle("current", place === current);
-    columns.forEach((column, index) => {
+    among.forEach((column, index) => {
       const cell = document.createElement(index ? "td" : "th");
       if (column.words) cell.className = "words";
       const text = column.text ? column.text(one) : String(one[column.key]);
@@ -114,7 +116,8 @@
   function draw() {
     shown = chosen();
     head();
-    body.replaceChildren(...shown.slice(0, room).map(row));
+    const among = used();
+    body.replaceChildren(...shown.slice(0, room).map((one, place) => row(one, place, among)));
     const scores = shown.map((one) => one.score).filter((score) => score !== null);
     const mean = scores.length ? `, mean score ${(scores.reduce((a, b) => a + b, 0) / scores.length).toFixed(3)}` : "";
     told.textContent = !begun ? "reading" : `${shown.length.toLocaleString("en")} of ${lines.length.toLocaleString("en")} episodes${mean}`;
