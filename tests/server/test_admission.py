@@ -171,4 +171,5 @@ async def test_patience_follows_how_long_thoughts_take() -> None:
 )
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Settings(**{"model": "m", **wrong})
+        given: dict[str, Any] = {"model": "m", **wrong}
+        Settings(**given)

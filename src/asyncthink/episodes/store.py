@@ -252,10 +252,10 @@ def read_episode(file: Path) -> Episode:
     with files.told(file):
         content = file.read_bytes()
     try:
-        found = msgspec.json.decode(content)
+        found = msgspec.json.decode(content, type=dict[str, Any])
         # A line that was laid out anew has a checksum of other bytes.
-        if isinstance(found, dict) and "crc" in found and not content.startswith(b'{"crc":'):
-            content = msgspec.json.encode({key: value for key, value in found.items() if key != "crc"})
+        if found.pop("crc", None) is not None and not content.startswith(b'{"crc":'):
+            content = msgspec.json.encode(found)
         return _opened(content)
     except (*_UNREADABLE, msgspec.DecodeError) as error:
         told = files.one_line(error).removeprefix("not an episode: ")

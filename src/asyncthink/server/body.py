@@ -62,8 +62,9 @@ def parse(body: bytes) -> Mapping[str, Any]:
         raise RequestError(f"the body is no JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise RequestError("the body is no JSON object", code="invalid_json")
-    _check_depth(value)
-    return cast("dict[str, Any]", value)
+    found = cast("dict[str, Any]", value)
+    _check_depth(found)
+    return found
 
 
 def _check_depth(value: dict[str, Any]) -> None:
