@@ -344,6 +344,7 @@ def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path, chain: str) -> 
     shutil.copytree(folder_of(chain), start)
     recipe = tiny(tmp_path, f"hf:{start}", steps="1")
     train_rl(recipe)
+    (start / "README.md").write_text("A card that was written later.")
     train_rl(recipe)
     before = files_of(tmp_path / "run")
     weights = bytearray((start / "model.safetensors").read_bytes())

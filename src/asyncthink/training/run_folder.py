@@ -25,7 +25,7 @@ from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
-EPISODES, CHECKPOINT = "episodes.jsonl", "checkpoint"
+EPISODES, CHECKPOINT, CARD = "episodes.jsonl", "checkpoint", "README.md"
 
 
 class RunFolder:
@@ -141,11 +141,12 @@ def _length(file: Path, lines: int) -> int:
 
 
 def _digest(source: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of a folder's own files."""
+    """Return the SHA-256 of a file, or of the names and contents of a folder's own files, but for its card."""
     whole = hashlib.sha256()
     try:
         folder = source.is_dir()
-        for file in sorted(each for each in source.iterdir() if each.is_file()) if folder else [source]:
+        parts = sorted(each for each in source.iterdir() if each.is_file() and each.name != CARD)
+        for file in parts if folder else [source]:
             whole.update(f"{file.name}\0".encode() if folder else b"")
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
