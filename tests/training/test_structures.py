@@ -115,6 +115,21 @@ def test_inclinations_are_drawn_within_their_limits() -> None:
     assert all(Shape.draw(Structure.RANDOM, 5, Random(seed), 0.0).think == 0 for seed in range(20))
 
 
+def test_a_busy_organizer_forks_where_it_may_and_joins_who_waited_longest() -> None:
+    busy = [Shape.draw(Structure.RANDOM, 5, Random(seed), 0.0, 0.8) for seed in range(500)]
+    assert 0.8 <= min(shape.fork for shape in busy) < 0.81
+    assert {shape.oldest for shape in busy} == {0.8}
+    random = Random(4)
+    joined = Counter(busy[0].joined([5, 2, 9], random) for _ in range(6000))
+    assert joined[5] == pytest.approx(6000 * (0.8 + 0.2 / 3), abs=100)
+    assert joined[2] == pytest.approx(6000 * 0.2 / 3, abs=75)
+    idle = Shape.draw(Structure.RANDOM, 5, Random(0), 0.0)
+    assert Counter(idle.joined([5, 2, 9], random) for _ in range(6000))[5] == pytest.approx(2000, abs=150)
+    for structure in (Structure.PAIRS, Structure.WAVES):
+        fixed = Shape.draw(structure, 5, Random(0), 0.0)
+        assert {fixed.joined([5, 2, 9], random) for _ in range(200)} == {5}
+
+
 def test_steps_are_as_frequent_as_the_inclinations_say() -> None:
     shape, random = Shape(Structure.RANDOM, 4, think=0.2, fork=0.75), Random(3)
     some = Counter(shape.next(random, waiting=True, at_work=2) for _ in range(4000))

@@ -352,6 +352,7 @@ class Scripted(Random):
 
     def script(self, steps: Sequence[str], joins: Sequence[int], lost: Sequence[int] = ()) -> Scripted:
         self.steps, self.joins, self.lost = map(Step, steps), iter(joins), lost
+        self.index = 0
         return self
 
     def shuffle(self, x: object) -> None:

@@ -105,6 +105,7 @@ class Mixture:
             random,
             structure=data.structure,
             own_thinking=data.own_thinking,
+            busy=data.busy,
             most_parts=data.most_parts,
             most_ticks=data.most_ticks,
         )

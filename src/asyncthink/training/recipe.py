@@ -66,11 +66,15 @@ class DataRecipe:
     structure: Structure = Structure.RANDOM
     own_thinking: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
     """Where a random structure may fork or join, it searches a part itself with a probability that is drawn for each
-    trace between 0 and this; else, where it may do both, it forks with one between 0 and 1."""
+    trace between 0 and this; else, where it may do both, it forks with one between `busy` and 1."""
+    busy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """How much a random structure is inclined to keep its workers at work: it forks like that, and joins whoever has
+    waited longest with this probability, else anyone. With 0 all that is legal is about as likely, with 1 no worker
+    idles by choice."""
     most_parts: Count = 20
     """An organizer looks at so many parts at most, so that its trace fits into the context."""
     most_ticks: Count | None = None
-    """It begins no part that cannot be done, and what was found before answered, by a random tick between 80 % and
+    """It begins no part that cannot be done, and what was found before answered, by a random tick between 90 % and
     all of this; None: the clock does not matter."""
     file: str | None = None
     """For the kind `file`: JSON lines, one example each."""

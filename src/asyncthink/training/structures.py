@@ -7,6 +7,7 @@ forks before all joins. Random sequences are what keeps a policy from starting w
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -46,13 +47,20 @@ class Shape:
     """Probability of a search of its own, where it may fork or join as well."""
     fork: float
     """Probability of a fork, where it may join as well: with 1 all workers are kept at work."""
+    oldest: float = 0.0
+    """Probability that a join is of whoever has waited longest; else it is of anyone."""
     joining: bool = False
     """In waves: whether the workers at work are being joined."""
 
     @classmethod
-    def draw(cls, structure: Structure, capacity: int, random: Random, own_thinking: float) -> Shape:
-        """Draw the inclinations: to think, up to `own_thinking`, and to fork, up to 1."""
-        return cls(structure, capacity - 1, random.uniform(0, own_thinking), random.uniform(0, 1))
+    def draw(
+        cls, structure: Structure, capacity: int, random: Random, own_thinking: float, busy: float = 0.0
+    ) -> Shape:
+        """Draw the inclinations: to think, up to `own_thinking`, and to fork, from `busy` up to 1."""
+        think, fork = random.uniform(0, own_thinking), random.uniform(busy, 1)
+        return cls(
+            structure, capacity - 1, think, fork, oldest=busy if structure is Structure.RANDOM else 1.0
+        )
 
     def next(self, random: Random, *, waiting: bool, at_work: int) -> Step:
         """Draw the next step.
@@ -76,6 +84,10 @@ class Shape:
             Step.JOIN: (1 - self.think) * (1 - fork),
         }
         return random.choices(list(chances), list(chances.values()))[0]
+
+    def joined(self, waiting: Sequence[int], random: Random) -> int:
+        """Draw which of the forks that wait, in the order in which they were made, is joined."""
+        return waiting[0] if random.random() < self.oldest else random.choice(waiting)
 
 
 Moves: TypeAlias = tuple[str, ...]

@@ -132,21 +132,22 @@ def organizer_example(
     *,
     structure: Structure = Structure.RANDOM,
     own_thinking: float = 0.2,
+    busy: float = 0.0,
     most_parts: int = 20,
     most_ticks: int | None = None,
 ) -> Example:
     """Return an organizer's trace with a random legal structure of at most capacity-1 open forks.
 
     It stops when enough is known, or after a random number of parts, `most_parts` at most, or when no other part
-    would be done by a random tick between 80 % and all of `most_ticks`.
+    would be done by a random tick between 90 % and all of `most_ticks`.
     """
     divider = DIVIDERS[asked.task.name]
     writer = _Writer(divider, divider.harvest(asked.problem))
     parts = list(divider.parts(asked.problem))
     random.shuffle(parts)
     parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.5, 1.2))), most_parts)]
-    until = inf if most_ticks is None else most_ticks * random.uniform(0.8, 1)
-    shape = Shape.draw(structure, capacity, random, own_thinking)
+    until = inf if most_ticks is None else most_ticks * random.uniform(0.9, 1)
+    shape = Shape.draw(structure, capacity, random, own_thinking, busy)
     while not writer.harvest.done and (parts or writer.open_forks):
         if parts and not writer.fits(parts[-1], until):
             parts = []
@@ -157,14 +158,10 @@ def organizer_example(
             case Step.THINK:
                 writer.think(parts.pop())
             case Step.JOIN:
-                index = _to_join(list(writer.open_forks), shape, random)
+                index = shape.joined(list(writer.open_forks), random)
                 writer.join(index, lost=random.random() < LOST)
     writer.answer()
     return _organizer(asked, capacity, writer.pieces)
-
-
-def _to_join(waiting: Sequence[int], shape: Shape, random: Random) -> int:
-    return random.choice(waiting) if shape.structure is Structure.RANDOM else waiting[0]
 
 
 def guess_example(asked: Asked, capacity: int, random: Random) -> Example:
