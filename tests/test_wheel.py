@@ -18,7 +18,7 @@ def test_the_wheel_runs_in_another_folder(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 12_000_000
+    assert wheel.stat().st_size < 30_000_000, "three checkpoints of less than 10 MB each"
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, timeout=300)
