@@ -318,7 +318,10 @@ def test_a_recipe_that_says_the_same_in_other_words_goes_on(tmp_path: Path, chai
     refused(lambda: train_rl(recipe), UsageError, "another recipe")
 
 
-def test_a_start_that_is_not_there_names_the_command_that_makes_it(tmp_path: Path, chain: str) -> None:
+def test_a_start_that_is_not_there_names_the_command_that_makes_it(
+    tmp_path: Path, chain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where trainings are run there may be one
     recipe = tiny(tmp_path, chain)
     refused(
         lambda: train_rl(replace(recipe, start="hf:runs/sft/checkpoint")),
