@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -137,6 +138,14 @@ def test_an_ingredient_makes_what_it_says(monkeypatch: pytest.MonkeyPatch) -> No
         for thinking in (0.0, 2.0)
     ]
     assert thoughts[0] < 30 < 100 < thoughts[1]
+    idling = [
+        sum(
+            re.search("JJ.*F", read_back(asked_by(example), 4, example).shape) is not None
+            for example in examples([one(own_thinking=0.0, busy=busy)], 30, monkeypatch)
+        )
+        for busy in (0.0, 1.0)
+    ]
+    assert idling[0] > 10 and idling[1] == 0, "with all workers at work a join is followed by a fork"
 
 
 def test_workers_and_guesses_are_of_the_problems_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
