@@ -23,6 +23,16 @@ from asyncthink.tasks.base import Split
 from tests.browser import browser
 
 EPISODES = 24
+AT_A_WALK = """
+import anyio
+from asyncthink.engines.local import Running
+step = Running.step
+async def slow(self, members):
+    await anyio.sleep(0.03)
+    await step(self, members)
+Running.step = slow
+"""
+"""Run in the server first: the embedded model answers within a second, before a picture can be taken."""
 SHOWN = "document.querySelectorAll('#episodes tbody tr').length"
 
 
@@ -51,6 +61,9 @@ async def make(folder: Path, temporary: Path) -> None:
             await tab.screenshot(folder / "episode-dark.png", height=1000, dark=True)
             await tab.press("Escape")
             await tab.screenshot(folder / "episode-phone.png", width=390, height=844)
+            assert tab.errors == [], tab.errors
+    with Serving("--model", "embedded", "--runs", str(temporary / "runs"), setup=AT_A_WALK) as server:
+        async with browser(temporary / "walking") as tab:
             await tab.goto(f"{server.url}/")
             await tab.click("#ask button[type=submit]")
             await tab.until("document.querySelector('#live > svg desc')?.textContent.includes('4 agents')")

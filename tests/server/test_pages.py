@@ -216,7 +216,7 @@ async def test_a_run_in_a_browser(tmp_path: Path) -> None:
 
 @needs_chromium
 async def test_asking_in_a_browser(tmp_path: Path) -> None:
-    with Serving("--runs", str(tmp_path / "runs"), slow={"script": LONG, "delay": 0.001}) as server:
+    with Serving("--runs", str(tmp_path / "runs"), slow={"script": LONG, "delay": 0.004}) as server:
         async with browser(tmp_path / "profile") as tab:
             await tab.goto(f"{server.url}/")
             await tab.run("document.querySelector('textarea').value = 'What is it?'")

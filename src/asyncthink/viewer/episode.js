@@ -61,8 +61,11 @@
       text.addEventListener("click", () => section.scrollIntoView({ block: "start" }));
       parts.push(text);
     }
-    detail.replaceChildren(...parts);
+    const about = make("div", "");
+    about.append(...parts);
+    detail.replaceChildren(about);
     detail.hidden = false;
+    document.querySelector("svg .selected")?.scrollIntoView({ block: "nearest" });
   }
 
   // What stood in the organizer's context when the fork was complete: its own text up to there, returns among it.
@@ -76,9 +79,10 @@
     range.setEndAfter(mark);
     const text = make("pre", "", { id: "knew", tabindex: "0" });
     text.append(range.cloneContents());
-    const before = [make("h4", "What its organizer knew"), text];
-    for (const one of all("#detail h4, #knew")) one.remove();
-    document.getElementById("detail").append(...before);
+    const before = make("div", "");
+    before.append(make("h4", "What its organizer knew"), text);
+    document.getElementById("detail").firstElementChild.after(before);
+    while (before.nextSibling) before.nextSibling.remove();
     text.scrollTop = text.scrollHeight;
     text.scrollIntoView({ block: "nearest" });
     for (let next = mark.nextSibling; next; next = next.nextSibling) {
