@@ -39,10 +39,12 @@ class Pile:
     def done(self) -> bool:
         return len(self.texts) >= self.wanted
 
-    def add(self, part: SubQuery, returned: str | None) -> None:
+    def add(self, part: SubQuery, returned: str | None) -> str:
         self.asked.append(part.query)
-        if returned is not None:
-            self.texts.append(returned)
+        if returned is None:
+            return ""
+        self.texts.append(returned)
+        return f" {returned}!"
 
     def answer(self) -> str:
         return "+".join(self.texts)
@@ -196,6 +198,7 @@ def test_what_a_trained_and_an_untrained_model_would_write() -> None:
         Fork(index=1, query="a"),
         Think(text="\n"),
         Join(index=1),
+        Think(text=" a!\n"),
         Answer(text="a"),
     ]
     untrained = drive(plan(Letters(), "a", stage(2, engine=Untrained), Schedule.PAIRS, Order.RANDOM))

@@ -77,6 +77,14 @@ def test_what_is_taken_of_a_return(returned: str | None, answer: str) -> None:
     assert harvest(returned).answer() == answer
 
 
+def test_what_is_noted_of_returns() -> None:
+    made, part = CountdownHarvest(wanted=4), part_of(" 7 * 2 3 5 > 4")
+    noted = [
+        made.add(part, text) for text in ("7*(2+5-3); nonsense; 2*3*5", None, " none", "(5-3+2)*7;1;30;1*2")
+    ]
+    assert noted == [" 1 2", "", "", " 2 3 4 5"], "how many are known after each that can be read"
+
+
 def test_of_one_return_only_so_many_expressions_are_read() -> None:
     many = ";".join(map(str, range(1, 30)))
     assert len(harvest(many, wanted=99).found) == 8

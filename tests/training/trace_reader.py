@@ -16,7 +16,7 @@ from asyncthink.training.synthesis import Example, Piece
 from tests.tasks.countdown_arithmetic import form, split
 
 SEARCH = re.compile(
-    r" \[(?P<prefix>[^:\n]*) :(?P<query>[^\n]*)\n(?P<lines>(?: [^=\n][^\n]*\n)*) =(?P<found>[^\n]*) \]\n"
+    r" \[(?P<prefix>[^:\n]*) :(?P<query>[^\n]*)\n(?P<lines>(?: [^=\n][^\n]*\n)*) =(?P<found>[^\n]*) \](?P<noted>[^\n]*)\n"
 )
 FORK_LINE = re.compile(r" \?(?P<prefix>[^<\n]*)")
 
@@ -44,16 +44,23 @@ class Trace:
     joined: list[int] = field(default_factory=list[int])
     known: set[object] = field(default_factory=set[object])
     """Found by own searches or returned by joined workers: forms, or rows with their numbers."""
+    noted: str = ""
+    """What has to follow the last join."""
     lost: int = 0
     most_open: int = 0
     answer: str = ""
 
-    def collect(self, prefix: str, joined: str) -> None:
+    def collect(self, prefix: str, joined: str) -> str:
+        """Take in what came back; return what an organizer is to note of it: how many are known after each."""
+        noted = ""
         if self.asked.task.name == "sudoku":
             self.known |= {(int(prefix), tuple(map(int, row.split()))) for row in split(joined)}
         else:
             assert prefix == ""
-            self.known |= set(map(form, split(joined)))
+            for expression in split(joined):
+                self.known.add(form(expression))
+                noted += f" {len(self.known)}"
+        return noted
 
     @property
     def enough(self) -> bool:
@@ -107,11 +114,13 @@ def read_back(asked: Asked, capacity: int, example: Example) -> Trace:
 
 def read_thought(trace: Trace, text: str) -> str:
     """Take own searches in; return what stands behind the last, on the line of the next action."""
-    text = text.removeprefix("\n") if trace.shape else text
+    if trace.shape:
+        assert text.startswith(trace.noted + "\n")
+        text, trace.noted = text.removeprefix(trace.noted + "\n"), ""
     while found := SEARCH.match(text):
         assert (found["lines"], found["found"]) == searched(trace.asked.task.name, found["query"])
         trace.taken.append(Taken(found["prefix"], found["query"]))
-        trace.collect(found["prefix"], found["found"])
+        assert found["noted"] == trace.collect(found["prefix"], found["found"])
         trace.shape += "T"
         text = text[found.end() :]
     return text
@@ -126,4 +135,4 @@ def read_inserted(trace: Trace, taken: Taken, inserted: Piece) -> None:
         return
     returned = searched(trace.asked.task.name, taken.query)[1]
     assert inserted.text == tags.joined(taken.index, returned)
-    trace.collect(taken.prefix, returned)
+    trace.noted = trace.collect(taken.prefix, returned)

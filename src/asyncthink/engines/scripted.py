@@ -44,7 +44,7 @@ def split_tokens(text: str) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class _Unit:
+class Unit:
     """The agents of one episode."""
 
     lockstep: Lockstep = field(default_factory=Lockstep)
@@ -82,22 +82,28 @@ class ScriptedEngine:
             raise UsageError(f"{source}: {FORM}: the organizer has no text")
         if unknown := sorted(set(raw) - {"organizer", "workers"}):
             raise UsageError(f"{source}: unknown key {unknown[0]!r} (known: organizer, workers)")
-        self.units: dict[str, _Unit] = {}
+        self.units: dict[str, Unit] = {}
 
     def open(
         self, messages: Sequence[Message], *, role: str, episode: str, path: str, capacity: int
     ) -> ScriptedSession:
         """Begin to play an agent's text."""
+        query, tokens, unit = self.playing(messages, role=role, episode=episode, path=path)
+        return ScriptedSession(self, episode, unit, query, tokens)
+
+    def playing(
+        self, messages: Sequence[Message], *, role: str, episode: str, path: str
+    ) -> tuple[str, tuple[str, ...], Unit]:
+        """Return an agent's query, the tokens it plays, and what it shares with its episode."""
         query = messages[-1].content
         if role == "organizer":
             trace = int(path.rpartition("/")[2])
             text = self.organizer[min(trace, len(self.organizer) - 1)]
         else:
             text = self.workers.get(query, self.workers.get(query.strip(), self.workers.get(ANY, "")))
-        unit = self.units.setdefault(episode, _Unit())
-        return ScriptedSession(self, episode, unit, query, split_tokens(text))
+        return query, split_tokens(text), self.units.setdefault(episode, Unit())
 
-    def release(self, episode: str, unit: _Unit) -> None:
+    def release(self, episode: str, unit: Unit) -> None:
         """Forget an episode whose last session was closed."""
         unit.members -= 1
         if not unit.members:
@@ -114,7 +120,7 @@ class ScriptedSession:
     """One agent of a script."""
 
     def __init__(
-        self, engine: ScriptedEngine, episode: str, unit: _Unit, query: str, tokens: tuple[str, ...]
+        self, engine: ScriptedEngine, episode: str, unit: Unit, query: str, tokens: tuple[str, ...]
     ) -> None:
         self.prompt = Chunk(text=query, n_tokens=len(split_tokens(query)))
         self._engine, self._episode, self.unit = engine, episode, unit

@@ -46,7 +46,9 @@ def plan(divider: Divider[Any], problem: Any, stage: Stage, schedule: Schedule, 
 
     def collect(index: int) -> Plan:
         returned = yield Join(index=index)
-        harvest.add(parts[index - 1], returned)
+        noted = harvest.add(parts[index - 1], returned)
+        if trained:
+            yield Think(text=f"{noted}\n")
 
     for index, part in enumerate(parts[:9999], 1):
         while open_forks and not harvest.done and _must_join(schedule, open_forks, stage.capacity - 1, index):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -39,11 +38,11 @@ class Stage:
     """What organizers and workers are told, for models without templates of their own."""
     reminders: Mapping[Role, str] = field(default_factory=dict[Role, str])
     """What a model is told once that stops without the tag that ends its work; empty: nothing is said."""
-    origin: float = field(default_factory=time.monotonic)
+    origin: float = field(default_factory=anyio.current_time)
 
     def now(self) -> float:
         """Return the seconds since the episode began."""
-        return time.monotonic() - self.origin
+        return anyio.current_time() - self.origin
 
     def open(self, role: Role, path: str, query: str) -> Session:
         """Open a session for an agent; never waits.

@@ -150,8 +150,8 @@ class Harvest(Protocol):
         """Whether it is enough to answer."""
         ...
 
-    def add(self, part: SubQuery, returned: str | None) -> None:
-        """Take in what a worker returned, None for nothing."""
+    def add(self, part: SubQuery, returned: str | None) -> str:
+        """Take in what a worker returned, None for nothing; return what an organizer notes of it."""
         ...
 
     def answer(self) -> str:

@@ -133,14 +133,15 @@ def _listed(left: int, right: int) -> str:
     return f" {left} {right} ={''.join(f' {value}' for _, value in _pair(left, right))}"
 
 
-def keep(found: dict[Form, str], expression: str) -> None:
-    """Add an expression that can be read, without needless brackets, unless an equal one is there."""
+def keep(found: dict[Form, str], expression: str) -> bool:
+    """Add an expression without needless brackets unless an equal one is there; return whether it can be read."""
     tree = read(expression)
     text = "" if isinstance(tree, str) else spelled(tree)
     tree = read(text)
     form = None if isinstance(tree, str) else canonical(tree)
     if form is not None:
         found.setdefault(form, text)
+    return form is not None
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -191,10 +192,16 @@ class CountdownHarvest:
         """Whether as many different ones are known as are wanted."""
         return len(self.found) >= self.wanted
 
-    def add(self, part: SubQuery, returned: str | None) -> None:
-        """Take in expressions with semicolons or line ends between them; what cannot be read is left out."""
+    def add(self, part: SubQuery, returned: str | None) -> str:
+        """Take in expressions with semicolons or line ends between them; what cannot be read is left out.
+
+        The note says after each expression how many different ones there are now.
+        """
+        noted = ""
         for expression in re.split(r"[;\n]", (returned or "")[:MAX_RETURN])[: 2 * RETURNED]:
-            keep(self.found, expression.partition("=")[0].rstrip())
+            if keep(self.found, expression.partition("=")[0].rstrip()):
+                noted += f" {len(self.found)}"
+        return noted
 
     def answer(self) -> str:
         """Return as many expressions as are wanted, one a line."""

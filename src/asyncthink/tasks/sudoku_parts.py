@@ -93,8 +93,8 @@ class SudokuHarvest:
         """Whether every row with blanks came back."""
         return all(row in self.ways for row in range(SIZE) if 0 in self.grid[row])
 
-    def add(self, part: SubQuery, returned: str | None) -> None:
-        """Take in rows with semicolons or line ends between them; what is no row is left out."""
+    def add(self, part: SubQuery, returned: str | None) -> str:
+        """Take in rows with semicolons or line ends between them; what is no row is left out, and nothing noted."""
         assert isinstance(part, SudokuPart)
         pieces = (returned or "")[:MAX_RETURN].replace("\n", ";").split(";")[:RETURNED]
         rows = [
@@ -102,6 +102,7 @@ class SudokuHarvest:
         ]
         if kept := [row for row in rows if len(row) == SIZE]:
             self.ways[part.row] = kept
+        return ""
 
     def answer(self) -> str:
         """Return the first grid that keeps the rules, a row a line."""

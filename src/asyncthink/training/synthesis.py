@@ -7,7 +7,8 @@ only what was found by the organizer itself or returned by a worker it joined.
 
 Each line of an organizer begins with the one token that says what it does, so that a policy decides
 about the structure in one place: `?<FORK-1> 7 * 2 3 5 > 4</FORK-1>` asks a worker, `[ : 7 * 2 3 5 > 4` opens a search
-of its own, the others are `<JOIN-1>` and `<ANSWER>`. What comes back is complete, so that an answer is a copy.
+of its own, the others are `<JOIN-1>` and `<ANSWER>`. What comes back is complete, so that an answer is a copy, and
+counted: ` 2 2 3` behind a join says that the second of its three expressions was known already.
 """
 
 from __future__ import annotations
@@ -87,8 +88,7 @@ class _Writer:
 
     def think(self, part: SubQuery) -> None:
         text, found = self.divider.search(part)
-        self._write(f" [{part.prefix} :{part.query}\n{text} ={found} ]\n")
-        self.harvest.add(part, found)
+        self._write(f" [{part.prefix} :{part.query}\n{text} ={found} ]{self.harvest.add(part, found)}\n")
 
     def fork(self, part: SubQuery) -> None:
         self.forks += 1
@@ -104,8 +104,7 @@ class _Writer:
         self._end_piece()
         self.tick = max(self.tick, self.ends[index])
         self.pieces.append(Piece(text=tags.joined(index, found or tags.NO_RESULT), trained=False))
-        self._write("\n")
-        self.harvest.add(part, found)
+        self._write(f"{self.harvest.add(part, found)}\n")
 
     def answer(self) -> None:
         self._write(tags.answer(self.harvest.answer()))
