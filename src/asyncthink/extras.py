@@ -17,6 +17,7 @@ EXTRAS = {
     },
     "math": {"math_verify": "math-verify"},
     "plots": {"matplotlib": "matplotlib", "numpy": "numpy"},
+    "simulate": {"trio": "trio"},
     "serve": {"starlette": "starlette", "uvicorn": "uvicorn"},
     "tokens": {"jinja2": "jinja2", "tokenizers": "tokenizers"},
 }

@@ -21,6 +21,7 @@ from asyncthink.engines.base import Engine
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.openai import OpenAIEngine
 from asyncthink.engines.scripted import ScriptedEngine
+from asyncthink.engines.simulated import Costs, SimulatedEngine
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -59,13 +60,20 @@ REMOTE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture(
-    params=["local", "scripted", *REMOTE, *(["third-party"] if THIRD_PARTY in os.environ else [])]
+    params=[
+        "local",
+        "scripted",
+        "simulated",
+        *REMOTE,
+        *(["third-party"] if THIRD_PARTY in os.environ else []),
+    ]
 )
 def engine_factory(request: pytest.FixtureRequest, folder: Path, anyio_backend: Any) -> EngineFactory:
     """Every engine there is: a new one adds a parameter here, not tests."""
     factories: dict[str, EngineFactory] = {
         "local": lambda: LocalEngine(folder),
         "scripted": lambda: ScriptedEngine(SCRIPT),
+        "simulated": lambda: SimulatedEngine(SCRIPT, Costs(steps=((1, 1e-4),))),
     }
     name = request.param
     if name in factories:

@@ -13,6 +13,7 @@ from asyncthink.cli.doctor import doctor_command
 from asyncthink.cli.eval import eval_command
 from asyncthink.cli.prompts import prompts_command
 from asyncthink.cli.serve import serve_command
+from asyncthink.cli.simulate import simulate_command
 from asyncthink.cli.synth import synth_command
 from asyncthink.cli.tasks import tasks_command
 from asyncthink.cli.think import think_command
@@ -52,6 +53,7 @@ app.command("eval")(eval_command)
 app.command("view")(view_command)
 app.add_typer(train_app, name="train")
 app.command("serve")(serve_command)
+app.command("simulate")(simulate_command)
 app.command("synth")(synth_command)
 app.command("tasks")(tasks_command)
 app.command("prompts")(prompts_command)

@@ -136,15 +136,16 @@ class ScriptedSession:
         del sampling
         return Playing(self, stops, max_tokens)
 
-    async def next(self) -> str | None:
-        """Return the next token in its tick, or None behind the last."""
+    async def next(self, most: int) -> tuple[str, int] | None:
+        """Return the next token in its tick, or None behind the last; as text, and how many tokens it is."""
+        del most
         if self._next == len(self._tokens):
             return None
         tick = await self.arrive(self)
         if self._engine.delay:
             await self._until(tick)
         self._next += 1
-        return self._tokens[self._next - 1]
+        return self._tokens[self._next - 1], 1
 
     async def _until(self, tick: int) -> None:
         unit = self.unit
@@ -202,14 +203,15 @@ class Playing:
         return self
 
     async def __anext__(self) -> Chunk:
-        text = await self._session.next() if self._left > 0 else None
-        if text is None:
+        played = await self._session.next(self._left) if self._left > 0 else None
+        if played is None:
             raise StopAsyncIteration
-        self._left -= 1
+        text, count = played
+        self._left -= count
         self._written = self._written[-64:] + text
         if any(stop in self._written for stop in self._stops):
             self._left = 0
-        return Chunk(text=text, n_tokens=1)
+        return Chunk(text=text, n_tokens=count)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -157,13 +157,18 @@ def figures(summary: Summary) -> Iterator[Picture]:
 
 
 def _drawn(plan: _Plan, shown: Scene) -> Picture:
-    size = (WIDTH, min(20.0, plan.height(shown) + shown.legend_height))
+    height = min(20.0, plan.height(shown) + shown.legend_height)
+    return drawn(plan.name, plan.title, plan.note, height, lambda figure: plan.draw(figure, shown))
+
+
+def drawn(name: str, title: str, note: str, height: float, draw: Callable[[Figure], None]) -> Picture:
+    """Make one figure, so many inches high."""
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        plan.draw(figure, shown)
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+        draw(figure)
         svg = _saved(figure, "svg", {"Date": None, "Creator": None, "Format": None, "Type": None})
         png = _saved(figure, "png", {"Software": None})
-    return Picture(name=plan.name, title=plan.title, note=plan.note, svg=svg, png=png)
+    return Picture(name=name, title=title, note=note, svg=svg, png=png)
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:
