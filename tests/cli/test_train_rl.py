@@ -22,8 +22,8 @@ from asyncthink.cli import training
 from asyncthink.cli.main import app
 from asyncthink.cli.training import Pace, Reports, RLProgress, SFTProgress, shown
 from asyncthink.errors import EngineError
-from asyncthink.training.owpo import StepMetrics
 from asyncthink.training.sft import Progress
+from asyncthink.training.step import StepMetrics
 
 TRAIN = [sys.executable, "-c", "from asyncthink.cli.main import run; run()", "train"]
 SECONDS = 300

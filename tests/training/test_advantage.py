@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncthink.training import owpo
 from asyncthink.training.advantage import advantages
 from asyncthink.training.reward import Reward
 from asyncthink.training.rows import rows
+from asyncthink.training.step import weighed
 
 from .rl_cases import chain_world
 
@@ -70,7 +70,7 @@ def test_all_rows_of_an_episode_share_what_episodes_and_not_rows_are_compared_by
     groups = [rollouts[i : i + 8] for i in range(0, len(rollouts), 8)]
     totals = [[float((3 * i + j * j) % 5) for j in range(8)] for i in range(len(groups))]
     paid = [[Reward(total=t, accuracy=0, concurrency=0, leverage=0) for t in group] for group in totals]
-    found, weights = owpo._weighed(groups, paid, normalise=normalise)  # pyright: ignore[reportPrivateUsage]
+    found, weights = weighed(groups, paid, normalise=normalise)
     assert found == [row for one in rollouts for row in rows(one.episode)]
     expected: dict[str, float] = {}
     for group, rewards in zip(groups, totals, strict=True):

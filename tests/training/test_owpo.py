@@ -25,11 +25,12 @@ from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import get_task
 from asyncthink.tasks.base import Split
-from asyncthink.training.owpo import StepMetrics, Watcher, train_rl
+from asyncthink.training.owpo import train_rl
 from asyncthink.training.reward import RewardRecipe, reward_of
 from asyncthink.training.rl_recipe import load_rl_recipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
+from asyncthink.training.step import StepMetrics, Watcher
 from asyncthink.training.update import Updated, Updater
 
 from .rl_cases import metrics_of, tiny, weights, write_chain, write_noise, write_recipe

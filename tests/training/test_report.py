@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from asyncthink.training.owpo import StepMetrics
 from asyncthink.training.report.chart import COLOURS, axis, log_axis
 from asyncthink.training.report.curves import MOST_POINTS, curve, ends, reach
 from asyncthink.training.report.measures import SUBJECTS, Kind, Measure
@@ -21,6 +20,7 @@ from asyncthink.training.report.runs import read_runs
 from asyncthink.training.report.tables import both_ends, clock, spelled, tables
 from asyncthink.training.report.write import default_folder, write_report
 from asyncthink.training.sft import Progress
+from asyncthink.training.step import StepMetrics
 from tests.training.report_world import RL, SFT, SVG, read, rl_line, rows, sft_line, write_run
 
 

@@ -19,8 +19,9 @@ import safetensors.torch
 import asyncthink
 from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.episodes import RunDirectory
-from asyncthink.training.owpo import StepMetrics, Watcher, train_rl
+from asyncthink.training.owpo import train_rl
 from asyncthink.training.rl_recipe import load_rl_recipe
+from asyncthink.training.step import StepMetrics, Watcher
 
 from .rl_cases import metrics_of, tiny, weights, write_chain, write_recipe
 

@@ -19,9 +19,9 @@ from rich.table import Table
 from asyncthink.cli.notes import told_to
 from asyncthink.cli.options import INTERRUPTED, fail
 from asyncthink.errors import AsyncThinkError
-from asyncthink.training.owpo import StepMetrics, Watcher
 from asyncthink.training.report.write import write_report
 from asyncthink.training.sft import Progress as SFTStep
+from asyncthink.training.step import StepMetrics, Watcher
 
 AVERAGED = 10
 """Steps that the second row of figures is the mean of."""

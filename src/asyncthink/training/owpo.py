@@ -14,12 +14,10 @@ asyncthink train rl recipes/embedded-rl.toml
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
 
 import anyio
 import torch
@@ -30,13 +28,12 @@ from asyncthink.engines.models import folder_of
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import get_task
-from asyncthink.training.advantage import advantages
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
-from asyncthink.training.rows import TrainingRow, rows
 from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.step import StepMetrics, Watcher, step_metrics, weighed
 from asyncthink.training.update import Updated, Updater
 
 
@@ -47,68 +44,6 @@ class Position:
     step: int = 0
     seconds: float = 0.0
     """Wall time spent, over all sittings."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepMetrics:
-    """One line of metrics.jsonl: means over the step's episodes where nothing else is said."""
-
-    step: int
-    """From 1."""
-    steps: int
-    problems: tuple[int, int]
-    """The first problem of the train split that was used, and the one behind the last."""
-    reward: float
-    reward_std: float
-    """Within groups."""
-    accuracy: float
-    """R_A, format errors or not."""
-    solved: float
-    """Share of episodes with full accuracy."""
-    concurrency: float
-    """eta/c over valid episodes; 0 without one."""
-    critical_path: float
-    """Ticks."""
-    forks: float
-    joins: float
-    valid: float
-    """Share of episodes without a format error."""
-    format_errors: dict[str, int] = field(default_factory=dict[str, int])
-    """Name -> episodes that have it."""
-    even_groups: float
-    """Share of groups whose rewards are all the same: nothing is learned from them."""
-    decoded_tokens: int
-    """Of all episodes together."""
-    rows: int
-    trained_tokens: int
-    loss: float
-    gradient_norm: float
-    kl: float
-    """Of the model that learns to the sampler."""
-    moved: float
-    """KL of the model that learns to the model it began as, where `loss.kl` holds on to that; else 0."""
-    entropy: float
-    """Of the policy, mean of a trained token, in nats: estimated by -log p of what was sampled."""
-    clipped: float
-    rollout_seconds: float
-    update_seconds: float
-    tokens_per_second: float
-    """Decoded tokens over the step's seconds, update included."""
-    seconds: float
-    """Of the run so far."""
-
-
-class Watcher:
-    """Told how a run goes on; does nothing by itself."""
-
-    def begin(self, steps: int, done: int, episodes: int) -> None:
-        """The run begins or goes on, with so many episodes a step."""
-
-    def episode(self) -> None:
-        """An episode of the step is there."""
-
-    def step(self, metrics: StepMetrics) -> None:
-        """A step is done and kept."""
 
 
 def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
@@ -210,7 +145,16 @@ class _Run:
         ended = time.monotonic()
         self.position.step += 1
         self.position.seconds += ended - began
-        return self._metrics(groups, rewards, updates, sampled - began, ended - sampled)
+        return step_metrics(
+            self.position.step,
+            self.recipe.update.steps,
+            groups,
+            rewards,
+            updates,
+            rollout_seconds=sampled - began,
+            update_seconds=ended - sampled,
+            seconds=self.position.seconds,
+        )
 
     def _update(
         self, groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[Reward]]
@@ -220,7 +164,7 @@ class _Run:
         left = (update.steps - self.position.step) / (update.cooldown_steps + 1)
         scale = min((self.position.step + 1) / update.warmup_steps, 1.0, left)
         parts = [
-            _weighed(groups[i : i + size], rewards[i : i + size], normalise=update.normalise_advantage)
+            weighed(groups[i : i + size], rewards[i : i + size], normalise=update.normalise_advantage)
             for size in [len(groups) // update.updates]
             for i in range(0, len(groups), size)
         ]
@@ -232,52 +176,6 @@ class _Run:
         )
         return [self.updater.step(*part, scale, before) for part, before in zip(parts, old, strict=True)]
 
-    def _metrics(
-        self,
-        groups: Sequence[Sequence[Rollout]],
-        rewards: Sequence[Sequence[Reward]],
-        updates: Sequence[Updated],
-        rollout_seconds: float,
-        update_seconds: float,
-    ) -> StepMetrics:
-        episodes = [one for group in groups for one in group]
-        paid = [each for group in rewards for each in group]
-        valid = [one for one in episodes if not one.episode.faults]
-        errors = Counter(name for one in episodes for name in set(one.episode.format_errors))
-        first = (self.position.step - 1) * len(groups)
-        decoded = sum(one.metrics.decoded_tokens for one in episodes)
-        trained = sum(each.tokens for each in updates)
-        totals = [[each.total for each in group] for group in rewards]
-        return StepMetrics(
-            step=self.position.step,
-            steps=self.recipe.update.steps,
-            problems=(first, first + len(groups)),
-            reward=fmean(each.total for each in paid),
-            reward_std=fmean(map(pstdev, totals)),
-            accuracy=fmean(each.accuracy for each in paid),
-            solved=fmean(each.accuracy == 1 for each in paid),
-            concurrency=fmean([one.metrics.concurrency for one in valid] or [0.0]),
-            critical_path=fmean(one.metrics.critical_path for one in episodes),
-            forks=fmean(one.metrics.forks for one in episodes),
-            joins=fmean(one.metrics.joins for one in episodes),
-            valid=len(valid) / len(episodes),
-            format_errors=dict(sorted(errors.items())),
-            even_groups=fmean(max(group) == min(group) for group in totals),
-            decoded_tokens=decoded,
-            rows=sum(each.rows for each in updates),
-            trained_tokens=trained,
-            loss=sum(each.loss for each in updates),
-            gradient_norm=fmean([each.gradient_norm for each in updates] or [0.0]),
-            kl=fmean([each.kl for each in updates] or [0.0]),
-            moved=fmean([each.moved for each in updates] or [0.0]),
-            entropy=fmean([each.entropy for each in updates] or [0.0]),
-            clipped=fmean([each.clipped for each in updates] or [0.0]),
-            rollout_seconds=rollout_seconds,
-            update_seconds=update_seconds,
-            tokens_per_second=decoded / (rollout_seconds + update_seconds),
-            seconds=self.position.seconds,
-        )
-
     def _save(self) -> None:
         self.folder.save(
             {
@@ -286,18 +184,3 @@ class _Run:
                 "position": asdict(self.position),
             }
         )
-
-
-def _weighed(
-    groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[Reward]], *, normalise: bool
-) -> tuple[list[TrainingRow], list[float]]:
-    """Return the rows of some groups, each with its episode's advantage."""
-    found: list[TrainingRow] = []
-    weights: list[float] = []
-    for group, paid in zip(groups, rewards, strict=True):
-        shared = advantages([each.total for each in paid], normalise=normalise)
-        for one, advantage in zip(group, shared, strict=True):
-            own = rows(one.episode)
-            found += own
-            weights += [advantage] * len(own)
-    return found, weights
