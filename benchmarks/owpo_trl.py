@@ -33,9 +33,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from importlib.metadata import version
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -47,9 +46,7 @@ import msgspec
 import torch
 from results import save
 from sft_trl import CHECKPOINT, gradients, our_model, relative
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import AttentionInterface, PreTrainedTokenizerFast, PrinterCallback
+from transformers import PreTrainedTokenizerFast, PrinterCallback
 from trl_loss import prompts
 
 from asyncthink.engines.base import Engine
@@ -66,6 +63,7 @@ from asyncthink.training.reward import RewardRecipe, reward_of
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
+from asyncthink.training.trl_adapter import trl, without_gpu
 from asyncthink.training.update import Updater, batches_of
 
 SIDES: dict[str, tuple[str, ...]] = {
@@ -165,25 +163,6 @@ def update_ours(folder: Path, *, bfloat16: bool) -> dict[str, Any]:
     return {**figures(ends, steps, losses), "forwarded": forwarded}
 
 
-def tree_attention(
-    _: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **tree: Any
-) -> tuple[Tensor, None]:
-    """Do what TRL's kernel does, path by path: [1, H, N, D] to [1, N, H, D]."""
-    ends = (tree["tree_cu_seqlens_q"].tolist(), tree["tree_cu_seqlens_k"].tolist())
-    own, seen = ([end - begin for begin, end in pairwise(each)] for each in ends)
-    keys, values = (
-        torch.split(each.index_select(2, tree["tree_kv_index"]), seen, 2) for each in (key, value)
-    )
-    grouped = query.shape[1] != key.shape[1]
-    found: list[Tensor] = []
-    for q, k, v in zip(torch.split(query, own, 2), keys, values, strict=True):
-        before = k.shape[2] - q.shape[2]
-        shown = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(before) if before else None
-        options: dict[str, Any] = {"attn_mask": shown, "is_causal": not before, "enable_gqa": grouped}
-        found.append(F.scaled_dot_product_attention(q, k, v, scale=scaling, **options))
-    return torch.cat(found, dim=2).transpose(1, 2), None
-
-
 def samples_of(step: Step) -> list[dict[str, Any]]:
     """Return rows as TRL's dataset hands them on."""
     return [
@@ -201,12 +180,8 @@ def samples_of(step: Step) -> list[dict[str, Any]]:
 
 def grpo() -> Any:
     """Return TRL's module, with what it needs of a GPU replaced."""
-    module: Any = import_module("trl.experimental.async_grpo.async_grpo_trainer")
-    module.get_peak_flops_per_device = Mock(return_value=None)
-    module.register_tree_attention()
-    AttentionInterface.register(module.TREE_ATTENTION, tree_attention)
-    module.register_tree_attention = Mock()
-    return module
+    without_gpu()
+    return trl
 
 
 def trl_trainer(folder: Path, samples: Sequence[dict[str, Any]], *, bfloat16: bool, **settings: Any) -> Any:

@@ -61,10 +61,14 @@ def rl_command(
     from rich.console import Console
 
     from asyncthink.cli.training import RLProgress, shown
-    from asyncthink.training.owpo import train_rl
     from asyncthink.training.rl_recipe import load_rl_recipe
 
     settings = load_rl_recipe(recipe, changes or ())
+    if settings.trainer == "trl":
+        require("trl", 'trainer = "trl"')
+        from asyncthink.training.trl_adapter import train_trl as train_rl
+    else:
+        from asyncthink.training.owpo import train_rl
     progress = RLProgress(Console(stderr=True), settings.output)
     with shown(progress):
         folder = train_rl(settings, progress)

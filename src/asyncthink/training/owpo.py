@@ -161,8 +161,7 @@ class _Run:
     ) -> list[Updated]:
         """Learn from all groups, in as many updates as the recipe says."""
         update = self.recipe.update
-        left = (update.steps - self.position.step) / (update.cooldown_steps + 1)
-        scale = min((self.position.step + 1) / update.warmup_steps, 1.0, left)
+        scale = update.scale(self.position.step)
         parts = [
             weighed(groups[i : i + size], rewards[i : i + size], normalise=update.normalise_advantage)
             for size in [len(groups) // update.updates]

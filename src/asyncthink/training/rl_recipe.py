@@ -66,6 +66,21 @@ class UpdateRecipe:
     checkpoint_every: Count = 60
     """Steps between checkpoints that are kept."""
 
+    def scale(self, step: int) -> float:
+        """Return the share of the learning rate that a step has, from 0."""
+        left = (self.steps - step) / (self.cooldown_steps + 1)
+        return max(0.0, min((step + 1) / self.warmup_steps, 1.0, left))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRLRecipe:
+    """How TRL's trainer is used, where `trainer = "trl"`."""
+
+    micro_batches: Count = 8
+    """Micro-batches of a step, on each process: more take less memory."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RLRecipe:
@@ -77,6 +92,9 @@ class RLRecipe:
     """Run directory, relative to the working directory."""
     seed: int = 0
     """Of the problems and of sampling."""
+    trainer: Literal["ours", "trl"] = "ours"
+    """Who makes the update: our own plain loop, or TRL's `AsyncGRPOTrainer` (extra `trl`)."""
+    trl: TRLRecipe = field(default_factory=TRLRecipe)
     rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
     reward: RewardRecipe = field(default_factory=RewardRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)

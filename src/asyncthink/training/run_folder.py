@@ -98,11 +98,19 @@ class RunFolder:
         state: dict[str, Any] | None = None
         if (self.path / STATE).exists():
             state = torch.load(self.path / STATE, weights_only=True)
-        steps: int = state["position"]["step"] if state else 0
+        self.rewind(state["position"]["step"] if state else 0, kept)
+        return state
+
+    def rewind(self, steps: int, kept: int = 0) -> None:
+        """Forget what was logged and kept behind so many steps.
+
+        Args:
+            steps: of which the lines stay.
+            kept: episodes that each step keeps.
+        """
         os.ftruncate(self._metrics, _length(self.path / METRICS, steps))
         if (self.path / EPISODES).exists():
             os.truncate(self.path / EPISODES, _length(self.path / EPISODES, steps * kept))
-        return state
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one step's metrics.

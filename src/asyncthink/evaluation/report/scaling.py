@@ -52,7 +52,7 @@ def write_scaling(points: Sequence[Point], source: str, folder: Path) -> None:
         RecordError: a file cannot be written.
     """
     shown = scaling_picture(points)
-    text = f"# {shown.title}\n\n{markdown(scaling_table(points))}\n![{shown.title}](scaling.svg)\n"
+    text = f"{markdown(scaling_table(points))}\n![{shown.title}](scaling.svg)\n"
     with files.told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files.replace(folder / "config.toml", source.encode())
