@@ -159,7 +159,9 @@ def at_moments(recipe: dict[str, Any], folder: Path, times: int, seed: int) -> d
     length, random = time.monotonic() - began, Random(seed)
     runs: list[Any] = []
     kills = 0
-    for i in range(times):
+    for i in range(4 * times):  # some end before they are killed
+        if kills >= times:
+            break
         path = folder / str(i)
         kills += kill_after(random.uniform(0, length), lambda path=path: go_on(recipe, path))
         kills += kill_after(random.uniform(0, length), lambda path=path: go_on(recipe, path))

@@ -84,6 +84,7 @@ class Untrained(ScriptedEngine):
 def stage(capacity: int, seed: int = 0, engine: type[ScriptedEngine] = ScriptedEngine) -> Stage:
     return Stage(
         id="x",
+        origin=0.0,
         engine=engine({"organizer": "-"}),
         capacity=capacity,
         sampling=Sampling(temperature=0, top_p=1, seed=seed),

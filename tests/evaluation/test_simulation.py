@@ -175,7 +175,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*SMALL, "--output", str(tmp_path / "scale")])
     assert done.exit_code == 0, done.output
     assert "speed-up" in done.stdout and "8 workers: T = " in done.stderr
-    written = json.loads((tmp_path / "scale" / "scaling.json").read_text())
+    written = json.loads((tmp_path / "scale" / "scaling.json").read_text())["pools"]
     assert [each["workers"] for each in written] == [0, 2, 8]
     assert "| 8 " in (tmp_path / "scale" / "scaling.md").read_text()
     svg = (tmp_path / "scale" / "scaling.svg").read_text()

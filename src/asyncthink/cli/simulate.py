@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -60,5 +61,5 @@ def simulate_command(
     if not json:
         Console().print(Fitted(scaling_table(points)))
     if output is not None:
-        write_scaling(points, source, Path(output))
+        write_scaling(points, source, shlex.join(["asyncthink", *sys.argv[1:]]), Path(output))
         sys.stderr.write(f"written: {output}\n")

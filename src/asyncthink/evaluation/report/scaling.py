@@ -45,8 +45,8 @@ def _rate(point: Point) -> float:
     return point.parts / point.critical_path
 
 
-def write_scaling(points: Sequence[Point], source: str, folder: Path) -> None:
-    """Write the recipe, scaling.json, scaling.md and the figure.
+def write_scaling(points: Sequence[Point], source: str, command: str, folder: Path) -> None:
+    """Write the recipe, scaling.json, which names the command too, scaling.md and the figure.
 
     Raises:
         RecordError: a file cannot be written.
@@ -58,7 +58,10 @@ def write_scaling(points: Sequence[Point], source: str, folder: Path) -> None:
         files.replace(folder / "config.toml", source.encode())
         files.replace(folder / "scaling.svg", shown.svg)
         files.replace(folder / "scaling.png", shown.png)
-        files.replace(folder / "scaling.json", msgspec.json.format(msgspec.json.encode(points)) + b"\n")
+        files.replace(
+            folder / "scaling.json",
+            msgspec.json.format(msgspec.json.encode({"command": command, "pools": points})) + b"\n",
+        )
         files.replace(folder / "scaling.md", text.encode())
 
 
