@@ -184,6 +184,15 @@ def test_the_command(tmp_path: Path) -> None:
     assert again.workers == (0, 2, 8)
 
 
+def test_ctrl_c_in_any_task_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Costs, "step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(SimulationRecipe(costs=ALONE, workload=Workload(parts=4), workers=(2,)))
+
+
 def test_the_command_as_json() -> None:
     done = CliRunner().invoke(app, [*SMALL, "--json"])
     assert [json.loads(line)["workers"] for line in done.stdout.splitlines()] == [0, 2, 8]

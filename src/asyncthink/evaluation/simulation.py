@@ -168,7 +168,12 @@ def jumping(function: Callable[[Unpack[Ts]], Awaitable[T]], *arguments: *Ts) -> 
     from trio.testing import MockClock
 
     options = {"clock": MockClock(autojump_threshold=0)}
-    return anyio.run(function, *arguments, backend="trio", backend_options=options)
+    try:
+        return anyio.run(function, *arguments, backend="trio", backend_options=options)
+    except BaseExceptionGroup as error:  # trio hands Ctrl-C to whichever task is running
+        if error.subgroup(KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 async def _play(work: Workload, costs: Costs, workers: int) -> Point:
