@@ -354,14 +354,17 @@ async def test_requests_and_tokens_are_counted_as_the_server_does(server: FaultS
 
 
 async def test_costs_by_hand_and_their_limit(server: FaultServer) -> None:
-    """Output only: 30 a token by the million, so 14 + 2 + 4 and twice a worker's are 20 + 4 + 6 tokens."""
+    """Output only: a token costs 1, the organizer's are 12 + 2 + 4, those of the workers 4 and 6.
+
+    What the server writes behind a join before it hears of the end is paid for too: how much depends on the machine.
+    """
     price = Price(input=0, output=1_000_000)
     engine = engine_at(server, "flags")
     async with Organization(engine, price=price) as organization:
         episode = await organization.think(QUERY)
     organizer, *workers = [trace.usage for trace in episode.traces]
     assert [usage and usage.cost for usage in workers] == [4.0, 6.0]
-    assert organizer is not None and organizer.cost == organizer.output_tokens >= 20
+    assert organizer is not None and organizer.cost == organizer.output_tokens >= 18
     told: list[Event] = []
     async with Organization(engine, price=price, limits=Limits(max_cost=15)) as organization:
         episode = await organization.think(QUERY, listen=told.append)
