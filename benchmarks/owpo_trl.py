@@ -63,7 +63,7 @@ from asyncthink.training.reward import RewardRecipe, reward_of
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
-from asyncthink.training.trl_adapter import trl, without_gpu
+from asyncthink.training.trl.library import trl, without_gpu
 from asyncthink.training.update import Updater, batches_of
 
 SIDES: dict[str, tuple[str, ...]] = {

@@ -20,16 +20,12 @@ from asyncthink.errors import EngineError, UsageError
 from asyncthink.training.owpo import train_rl
 from asyncthink.training.rl_recipe import load_rl_recipe
 from asyncthink.training.step import StepMetrics, Watcher
-from asyncthink.training.trl_adapter import (
-    Drawn,
-    EpisodeWorker,
-    SharedWeights,
-    micro_batches,
-    samples,
-    train_trl,
-    trainer_of,
-    without_gpu,
-)
+from asyncthink.training.trl.batches import micro_batches
+from asyncthink.training.trl.library import without_gpu
+from asyncthink.training.trl.rl import train_trl
+from asyncthink.training.trl.trainer import trainer_of
+from asyncthink.training.trl.weights import SharedWeights
+from asyncthink.training.trl.worker import Drawn, EpisodeWorker, samples
 from asyncthink.training.update import Updater
 
 from .rl_cases import Watched, random_rows, write_chain, write_noise, write_recipe
@@ -186,7 +182,7 @@ def test_what_stops_the_worker_stops_the_run(tmp_path: Path, monkeypatch: pytest
     async def fails(*_: object) -> Drawn:
         raise EngineError("problem 3 failed 4 times")
 
-    monkeypatch.setattr("asyncthink.training.trl_adapter._Run.draw", fails)
+    monkeypatch.setattr("asyncthink.training.trl.rl._Run.draw", fails)
     start = f"hf:{write_chain(tmp_path / 'start')}"
     with pytest.raises(EngineError, match="problem 3 failed"):
         train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", start))))

@@ -66,7 +66,7 @@ def rl_command(
     settings = load_rl_recipe(recipe, changes or ())
     if settings.trainer == "trl":
         require("trl", 'trainer = "trl"')
-        from asyncthink.training.trl_adapter import train_trl as train_rl
+        from asyncthink.training.trl.rl import train_trl as train_rl
     else:
         from asyncthink.training.owpo import train_rl
     progress = RLProgress(Console(stderr=True), settings.output)

@@ -1,0 +1,179 @@
+"""Runs of `asyncthink train rl` with TRL's trainer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from asyncthink.engines.checkpoint import save_checkpoint
+from asyncthink.engines.local import LocalEngine
+from asyncthink.engines.models import folder_of
+from asyncthink.errors import UsageError
+from asyncthink.runtime.budget import Limits
+from asyncthink.runtime.organization import Organization
+from asyncthink.tasks import get_task
+from asyncthink.training.loss import Aggregation
+from asyncthink.training.reward import Reward, reward_of
+from asyncthink.training.rl_recipe import RLRecipe
+from asyncthink.training.rollout import Rollout, Sampler
+from asyncthink.training.rows import TrainingRow
+from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.step import Watcher, step_metrics, weighed
+from asyncthink.training.trl.library import without_gpu
+from asyncthink.training.trl.trainer import trainer_of
+from asyncthink.training.trl.weights import SharedWeights
+from asyncthink.training.trl.worker import Drawn, EpisodeWorker
+from asyncthink.training.update import Updated
+
+
+def train_trl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
+    """Train as `owpo.train_rl` does, with TRL's update; return the checkpoint folder.
+
+    A killed run goes on from TRL's last checkpoint.
+
+    Raises:
+        UsageError: the recipe has a switch that TRL's loss does not have, or the run directory belongs to another.
+        RecordError: another process is writing it, or the disk is full.
+        CheckpointError: the checkpoint to start from cannot be loaded.
+        EngineError: the engine failed again and again, or a step has fewer rows than micro-batches.
+    """
+    _refuse(recipe)
+    disable_progress_bar()
+    set_verbosity_error()
+    start = folder_of(recipe.start)
+    with RunFolder(recipe.output, recipe.source, {recipe.start: start}) as folder:
+        return _Run(recipe, watcher or Watcher(), folder).go_on()
+
+
+def _refuse(recipe: RLRecipe) -> None:
+    """Refuse what would be done differently from what the recipe says."""
+    switches = {
+        "rollout.top_p": (recipe.rollout.top_p, 1.0),
+        "loss.kl": (recipe.loss.kl, 0.0),
+        "loss.aggregation": (recipe.loss.aggregation, Aggregation.TOKEN),
+        "loss.importance_cap": (recipe.loss.importance_cap, None),
+        "update.updates": (recipe.update.updates, 1),
+    }
+    for name, (value, only) in switches.items():
+        if value != only:
+            shown = "none" if only is None else str(only)
+            raise UsageError(f"{name} = {value} is not in TRL's loss: only {shown} is")
+
+
+class _Run:
+    """A run in this process: what is drawn here is trained by TRL, and what that says of a step is kept here."""
+
+    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder) -> None:
+        self.recipe, self.watcher, self.folder = recipe, watcher, folder
+        self.drawn: dict[int, tuple[list[list[Rollout]], list[list[Reward]], float]] = {}
+        """Step -> its groups, what they were paid, and the seconds it took, until it is trained."""
+        self.checkpoint = load_start(recipe.start)
+        rollout = recipe.rollout
+        engine = LocalEngine(
+            folder_of(recipe.start),
+            name=recipe.start,
+            device="cpu",
+            threads=1,
+            lanes=recipe.update.threads,
+            loaded=self.checkpoint,
+        )
+        limits = Limits(
+            max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
+        )
+        self.organization = Organization(
+            engine, method=rollout.method, capacity=rollout.capacity, limits=limits, temperature=1.0
+        )
+        self.sampler = Sampler(
+            self.organization,
+            get_task(rollout.task),
+            seed=recipe.seed,
+            problems=rollout.problems,
+            episodes=rollout.episodes,
+        )
+
+    async def draw(self, step: int) -> Drawn:
+        """Return the rows of a step."""
+        began = time.monotonic()
+        groups = await self.sampler.draw(step, self.watcher.episode)
+        paid = [
+            [reward_of(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
+            for group in groups
+        ]
+        rows, shared, places = list[TrainingRow](), list[float](), list[int]()
+        for place, (group, rewards) in enumerate(zip(groups, paid, strict=True)):
+            own, worth = weighed([group], [rewards], normalise=self.recipe.update.normalise_advantage)
+            rows += own
+            shared += worth
+            places += [step * len(groups) + place] * len(own)
+        self.drawn[step] = groups, paid, time.monotonic() - began
+        return Drawn(rows=rows, advantages=shared, groups=places)
+
+    def go_on(self) -> Path:
+        update = self.recipe.update
+        if not torch.cuda.is_available():
+            without_gpu()
+        torch.set_num_threads(update.threads)
+        saved = self.folder.path / "trl"
+        last = _last_checkpoint(saved)
+        begin = int(last.name.rpartition("-")[2]) if last else 0
+        self.folder.rewind(begin, self.recipe.rollout.kept * self.recipe.rollout.episodes)
+        self.watcher.begin(update.steps, begin, self.recipe.rollout.problems * self.recipe.rollout.episodes)
+        worker = EpisodeWorker(self.organization, self.draw, begin=begin, steps=update.steps)
+        trainer = trainer_of(self.recipe, saved, worker, SharedWeights(self.checkpoint.model))
+        trainer.add_callback(_Told(self))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        save_checkpoint(self.folder.checkpoint, self.checkpoint)
+        return self.folder.checkpoint
+
+    def log(self, step: int, logs: dict[str, float], seconds: float) -> None:
+        """Keep the figures of a step, from 1."""
+        groups, paid, rollout_seconds = self.drawn.pop(step - 1)
+        rows, _ = weighed(groups, paid, normalise=False)
+        updated = Updated(
+            loss=logs["loss"],
+            gradient_norm=logs["grad_norm"],
+            rows=len(rows),
+            tokens=sum(row.n_trained for row in rows),
+            kl=logs["kl"],
+            moved=0.0,
+            entropy=logs["entropy"],
+            clipped=logs["clip_ratio/region_mean"],
+        )
+        metrics = step_metrics(
+            step,
+            self.recipe.update.steps,
+            groups,
+            paid,
+            [updated],
+            rollout_seconds=rollout_seconds,
+            update_seconds=max(0.0, seconds - rollout_seconds),
+            seconds=seconds,
+        )
+        self.folder.log(asdict(metrics))
+        self.folder.keep(one.episode for group in groups[: self.recipe.rollout.kept] for one in group)
+        self.watcher.step(metrics)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the last of TRL's checkpoints that is whole; None where there is none."""
+    written_last = folder.glob("checkpoint-*/trainer_state.json")
+    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in written_last}
+    return found[max(found)] if found else None
+
+
+class _Told(TrainerCallback):
+    """Hears from TRL what a step came to."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run, self._began = run, time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Keep a step's figures; the summary at the end has no loss."""
+        if "loss" in logs:
+            self._run.log(state.global_step, logs, time.monotonic() - self._began)
