@@ -80,6 +80,14 @@ class TRLRecipe:
     """Micro-batches of a step, on each process: more take less memory."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
+    servers: str | None = None
+    """Addresses of vLLM servers that sample, up to and including /v1, separated by commas; None: the local engine does,
+    in the process that trains."""
+    served_name: str = "policy"
+    """The model's name at the servers."""
+    weights: Literal["disk", "nccl"] = "disk"
+    """How servers get the policy after each step: from a file in the run directory, which they must be able to read,
+    or, where there is one server and GPUs, by TRL's own transfer."""
 
 
 @dataclass(frozen=True, kw_only=True)

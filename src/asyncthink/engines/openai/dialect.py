@@ -73,6 +73,7 @@ _OPTIONAL = (
     "include_stop_str_in_output",
     "no_stop_trim",
     "return_token_ids",
+    "cache_salt",
     "continue_final_message",
     "add_generation_prompt",
 )

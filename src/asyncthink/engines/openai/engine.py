@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -85,9 +85,11 @@ class OpenAIEngine:
         self.learned = Learned()
         self.api = self._asked_api = api
         self.servers: list[Server] = []
+        self.policy: str | None = None
+        """Version of the weights that its servers are to hold, where somebody changes them."""
         self.profile = Profile()
-        self._urls = _addresses(base_url or os.environ.get(BASE_URL) or HOSTED)
-        self._secret = _secret((os.environ.get(KEY, "") if key is None else key).strip(), self._urls)
+        self.urls = _addresses(base_url or os.environ.get(BASE_URL) or HOSTED)
+        self._secret = _secret((os.environ.get(KEY, "") if key is None else key).strip(), self.urls)
         self._headers = {"User-Agent": "asyncthink", **(extra_headers or {})}
         self._continuation = continuation
         self._most = max_concurrency
@@ -108,9 +110,9 @@ class OpenAIEngine:
             raise UsageError("the engine is open already")
         if sniffio.current_async_library() != "asyncio":
             raise UsageError("openai: models run under asyncio, not under trio")
-        loopback = all(_is_loopback(url) for url in self._urls)
+        loopback = all(_is_loopback(url) for url in self.urls)
         http = aiohttp.ClientSession(
-            connector=_connector(self._urls),
+            connector=_connector(self.urls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.retries.connect),
             auto_decompress=False,
             trust_env=not loopback,
@@ -118,7 +120,7 @@ class OpenAIEngine:
         )
         try:
             self._http = http
-            servers = [Server(url, http, self._secret, self.retries, self._most) for url in self._urls]
+            servers = [Server(url, http, self._secret, self.retries, self._most) for url in self.urls]
             found = await meet(servers, self.model, self._asked_api, self._tokens)
         except BaseException:
             self._http = None
@@ -144,11 +146,14 @@ class OpenAIEngine:
 
         Raises:
             UsageError: the engine is not open.
+            EngineError: no server holds the policy.
             CheckpointError: the tokenizer's folder has no template for this role.
         """
         if not self.servers:
             raise UsageError("the engine is not open: use it in 'async with'")
-        server = min(self.servers, key=Server.preference)
+        server = min(self._fit(), key=Server.preference, default=None)
+        if server is None:
+            raise self.error(self.servers[0], f"nobody holds {self.policy} any more")
         return RemoteSession(self, server, self._context(messages, role, capacity), path)
 
     def _context(self, messages: Sequence[Message], role: str, capacity: int) -> Context:
@@ -165,8 +170,22 @@ class OpenAIEngine:
 
     def another(self, server: Server) -> Server:
         """Return another server of the same model that has not failed lately; the same if there is none."""
-        others = [each for each in self.servers if each is not server and not each.failed_lately]
+        others = [each for each in self._fit() if each is not server and not each.failed_lately]
         return min(others, key=Server.preference, default=server)
+
+    def hold(self, policy: str, urls: Collection[str]) -> None:
+        """Take note that these servers hold other weights now; the rest of them get no agents.
+
+        One whose connection breaks, or that does not answer, is counted among the rest: it may have been started
+        again, with the weights that it began with. What it has in hand goes on at another.
+        """
+        self.policy = policy
+        for server in self.servers:
+            server.policy = policy if server.url in urls else None
+
+    def _fit(self) -> list[Server]:
+        """Return the servers that hold the policy."""
+        return [each for each in self.servers if each.policy == self.policy]
 
     def learn(self, trouble: Trouble, body: Mapping[str, Any]) -> bool:
         """Take note of a parameter that a server refuses; say whether the request is worth another try."""

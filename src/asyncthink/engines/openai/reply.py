@@ -154,6 +154,7 @@ class Reply:
         elif not self._over:
             found = self._pieces(self._events.close())
         if not self._finished and not self._over:
+            self._server.policy = None  # as after any connection that breaks: see `Server.trouble`
             raise Trouble("the reply broke off without an end", transient=True)
         self._over = True
         return found

@@ -38,6 +38,8 @@ class Request:
             "top_p": sampling.top_p,
             "seed": _seed(sampling.seed, session.path),
         }
+        if engine.policy is not None:  # what other weights computed is of no use
+            self.body["cache_salt"] = engine.policy
         if self.limit is not None:
             self.body["max_tokens"] = self.limit
         if engine.dialect.usage_each_event:

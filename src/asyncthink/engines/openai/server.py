@@ -45,6 +45,8 @@ class Server:
         """Sessions that stay with it."""
         self.failed_at = -_FAILED_LATELY
         """When it last did not answer at all."""
+        self.policy: str | None = None
+        """Version of the weights that it holds, as far as is known; None: those that it was started with."""
         self.retries = retries
         self._http, self._key, self._most = http, key, most
         self._gate = Gate(most)
@@ -190,7 +192,8 @@ class Server:
         return self._hidden(str(trouble), trouble)
 
     def trouble(self, error: Exception, *, unreachable: bool = False) -> Trouble:
-        """Return what an error of the HTTP client means."""
+        """Return what an error of the HTTP client means; the server may come back as it was started."""
+        self.policy = None
         return Trouble(
             _meaning(error, self.retries),
             transient=not isinstance(

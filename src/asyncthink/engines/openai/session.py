@@ -136,6 +136,9 @@ class Decoding:
     async def _advance(self) -> None:
         """Take in what comes next of the reply, or ask for one."""
         if self._reply is None:
+            session = self._session
+            if session.server.policy != session.engine.policy and not session.move():
+                raise session.engine.error(session.server, f"nobody holds {session.engine.policy} any more")
             self._reply = await self._session.server.ask(self._context.route, self._body)
             if self._request:
                 self._request.accepted()

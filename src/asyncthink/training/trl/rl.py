@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,6 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from asyncthink.engines.checkpoint import save_checkpoint
-from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.errors import UsageError
 from asyncthink.runtime.budget import Limits
@@ -23,11 +22,11 @@ from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow
-from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.run_folder import CARD, RunFolder
 from asyncthink.training.step import Watcher, step_metrics, weighed
 from asyncthink.training.trl.library import without_gpu
+from asyncthink.training.trl.policy import LocalPolicy, ServedPolicy
 from asyncthink.training.trl.trainer import trainer_of
-from asyncthink.training.trl.weights import SharedWeights
 from asyncthink.training.trl.worker import Drawn, EpisodeWorker
 from asyncthink.training.update import Updated
 
@@ -64,6 +63,8 @@ def _refuse(recipe: RLRecipe) -> None:
         if value != only:
             shown = "none" if only is None else str(only)
             raise UsageError(f"{name} = {value} is not in TRL's loss: only {shown} is")
+    if recipe.trl.weights == "nccl" and "," in (recipe.trl.servers or ""):
+        raise UsageError('trl.weights = "nccl" reaches one server: use "disk" for several')
 
 
 class _Run:
@@ -73,21 +74,18 @@ class _Run:
         self.recipe, self.watcher, self.folder = recipe, watcher, folder
         self.drawn: dict[int, tuple[list[list[Rollout]], list[list[Reward]], float]] = {}
         """Step -> its groups, what they were paid, and the seconds it took, until it is trained."""
-        self.checkpoint = load_start(recipe.start)
+        self.start = folder_of(recipe.start)
+        self.policy = _policy(recipe, folder)
         rollout = recipe.rollout
-        engine = LocalEngine(
-            folder_of(recipe.start),
-            name=recipe.start,
-            device="cpu",
-            threads=1,
-            lanes=recipe.update.threads,
-            loaded=self.checkpoint,
-        )
         limits = Limits(
             max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
         )
         self.organization = Organization(
-            engine, method=rollout.method, capacity=rollout.capacity, limits=limits, temperature=1.0
+            self.policy.engine,
+            method=rollout.method,
+            capacity=rollout.capacity,
+            limits=limits,
+            temperature=1.0,
         )
         self.sampler = Sampler(
             self.organization,
@@ -100,6 +98,7 @@ class _Run:
     async def draw(self, step: int) -> Drawn:
         """Return the rows of a step."""
         began = time.monotonic()
+        self.policy.renew()
         groups = await self.sampler.draw(step, self.watcher.episode)
         paid = [
             [reward_of(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
@@ -125,10 +124,10 @@ class _Run:
         self.folder.rewind(begin, self.recipe.rollout.kept * self.recipe.rollout.episodes)
         self.watcher.begin(update.steps, begin, self.recipe.rollout.problems * self.recipe.rollout.episodes)
         worker = EpisodeWorker(self.organization, self.draw, begin=begin, steps=update.steps)
-        trainer = trainer_of(self.recipe, saved, worker, SharedWeights(self.checkpoint.model))
+        trainer = trainer_of(self.recipe, saved, worker, self.policy.weights)
         trainer.add_callback(_Told(self))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        save_checkpoint(self.folder.checkpoint, self.checkpoint)
+        _save(trainer, self.start, self.folder.checkpoint)
         return self.folder.checkpoint
 
     def log(self, step: int, logs: dict[str, float], seconds: float) -> None:
@@ -158,6 +157,22 @@ class _Run:
         self.folder.log(asdict(metrics))
         self.folder.keep(one.episode for group in groups[: self.recipe.rollout.kept] for one in group)
         self.watcher.step(metrics)
+
+
+def _policy(recipe: RLRecipe, folder: RunFolder) -> LocalPolicy | ServedPolicy:
+    """Return who samples."""
+    start, trl = folder_of(recipe.start), recipe.trl
+    if trl.servers is None:
+        return LocalPolicy(start, recipe.start, lanes=recipe.update.threads)
+    return ServedPolicy(
+        start, trl.served_name, trl.servers, folder.path / "policy" if trl.weights == "disk" else None
+    )
+
+
+def _save(trainer: Any, start: Path, folder: Path) -> None:
+    """Write the trained model beside what came with the one to start from: tokenizer, templates, profile."""
+    shutil.copytree(start, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors*", CARD))
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

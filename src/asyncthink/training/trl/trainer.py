@@ -17,7 +17,7 @@ from asyncthink.training.optimizers import BETAS
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.trl.batches import StepBatcher
 from asyncthink.training.trl.library import trl
-from asyncthink.training.trl.weights import SharedWeights
+from asyncthink.training.trl.weights import ServedWeights, SharedWeights
 from asyncthink.training.trl.worker import EpisodeWorker
 
 
@@ -67,8 +67,13 @@ class EpisodeTrainer(trl.AsyncGRPOTrainer):  # pyright: ignore[reportUntypedBase
         return loader if processes == 1 else self.accelerator.prepare(loader)
 
 
-def trainer_of(recipe: RLRecipe, folder: Path, worker: EpisodeWorker, weights: SharedWeights) -> Any:
-    """Return TRL's trainer for a recipe: constant rate after the warm-up, one optimizer step a step."""
+def trainer_of(
+    recipe: RLRecipe, folder: Path, worker: EpisodeWorker, weights: SharedWeights | ServedWeights | None
+) -> Any:
+    """Return TRL's trainer for a recipe: one optimizer step a step, with the recipe's rates.
+
+    Without `weights` it hands them over itself, by NCCL.
+    """
     update = recipe.update
     config = trl.AsyncGRPOConfig(
         output_dir=str(folder),
@@ -93,6 +98,7 @@ def trainer_of(recipe: RLRecipe, folder: Path, worker: EpisodeWorker, weights: S
         save_steps=update.save_every,
         save_total_limit=2,
         report_to="none",
+        vllm_server_base_url=(recipe.trl.servers or "").removesuffix("/v1"),
         disable_tqdm=True,
     )
     start = folder_of(recipe.start)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import aiohttp
+import anyio
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from asyncthink.engines.lexicon import first_line
 from asyncthink.engines.llama import Llama
+from asyncthink.errors import EngineError
+
+RELOAD_SECONDS = 1800.0
+"""How long a server may take to read its weights."""
 
 
 class SharedWeights:
@@ -38,3 +47,73 @@ class SharedWeights:
 
     def destroy(self) -> None:
         """Do nothing."""
+
+
+class ServedWeights:
+    """Hands weights to vLLM servers through a file that they can read as well; TRL's `WeightTransferProtocol`.
+
+    A server that is not there is left out, until it takes the weights of a later step.
+
+    Args:
+        folder: where the file is put; it holds nothing else.
+        urls: of the servers, up to and including /v1. They must run with `VLLM_SERVER_DEV_MODE=1`.
+    """
+
+    def __init__(self, folder: Path, urls: Sequence[str]) -> None:
+        self.folder, self.urls = folder.absolute(), urls
+        self.holders: frozenset[str] = frozenset()
+        """Servers that hold the weights that were sent last."""
+
+    def init_weight_transfer(self) -> None:
+        """Make the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def pause(self) -> None:
+        """Do nothing: on policy, nothing is sampled while the model learns."""
+
+    def send_weights(self, iterator: Iterator[tuple[str, Tensor]]) -> None:
+        """Write the weights, and have every server read them.
+
+        Raises:
+            EngineError: no server did.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in iterator}
+        part = self.folder / "model.safetensors.part"
+        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(self.folder / "model.safetensors")
+        refusals = anyio.run(self._reload)
+        self.holders = frozenset(url for url, refusal in zip(self.urls, refusals, strict=True) if not refusal)
+        if not self.holders:
+            raise EngineError(f"{self.urls[0]} did not take the policy: {refusals[0]}")
+
+    async def _reload(self) -> list[str]:
+        """Return what each server says against it; nothing if it has the weights."""
+        refusals = ["" for _ in self.urls]
+        timeout = aiohttp.ClientTimeout(total=RELOAD_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as http, anyio.create_task_group() as group:
+
+            async def ask(place: int, url: str) -> None:
+                refusals[place] = await self._ask(http, url.removesuffix("/v1"))
+
+            for place, url in enumerate(self.urls):
+                group.start_soon(ask, place, url)
+        return refusals
+
+    async def _ask(self, http: aiohttp.ClientSession, root: str) -> str:
+        order = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder)}}
+        try:
+            async with http.post(f"{root}/collective_rpc", json=order) as reply:
+                if reply.status == 404:
+                    return "it has no /collective_rpc: start it with VLLM_SERVER_DEV_MODE=1"
+                if reply.status != 200:
+                    return f"{reply.status}: {first_line(Exception(await reply.text()))}"
+            async with http.post(f"{root}/reset_prefix_cache") as reply:
+                return "" if reply.status == 200 else f"its prefix cache stays, {reply.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return first_line(error)
+
+    def resume(self) -> None:
+        """Do nothing."""
+
+    def destroy(self) -> None:
+        """Do nothing: the servers keep the last policy."""

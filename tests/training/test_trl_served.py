@@ -1,0 +1,179 @@
+"""RL whose episodes are sampled by servers: they hold the policy of the step, and one that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.episodes.store import read_episode
+from asyncthink.errors import EngineError, UsageError
+from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
+from asyncthink.training.step import StepMetrics, Watcher
+from asyncthink.training.trl.rl import train_trl
+
+from .rl_cases import metrics_of, write_chain, write_recipe
+
+GUARD = 60.0
+"""Seconds in which a server must have started."""
+
+
+class Replica:
+    """A server process of the checkpoint."""
+
+    def __init__(self, folder: Path, checkpoint: Path, delay: float = 0.0) -> None:
+        self._ready = folder / "port"
+        self._command = [sys.executable, str(Path(__file__).with_name("model_server.py"))]
+        self._command += [str(checkpoint), str(self._ready), "--delay", str(delay)]
+        folder.mkdir()
+        self._process = subprocess.Popen(self._command)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
+        until = time.monotonic() + GUARD
+        while not self._ready.exists():
+            assert time.monotonic() < until and self._process.poll() is None
+            time.sleep(0.05)
+        return int(self._ready.read_text())
+
+    def seen(self) -> dict[str, Any]:
+        opener = build_opener(ProxyHandler({}))
+        with opener.open(self.url.removesuffix("/v1") + "/seen", timeout=GUARD) as reply:
+            return json.load(reply)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def again(self) -> None:
+        """Start it again at the same address, with the weights it began with."""
+        port = self.port
+        self._ready.unlink()
+        self._process = subprocess.Popen([*self._command, "--port", str(port)])
+        assert self.port == port
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    return write_chain(tmp_path / "start")
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, start: Path) -> Iterator[list[Replica]]:
+    found = [Replica(tmp_path / f"replica-{place}", start, delay=0.002) for place in range(2)]
+    yield found
+    for each in found:
+        each.kill()
+
+
+def served(folder: Path, start: Path, *servers: Replica) -> RLRecipe:
+    urls = ",".join(each.url for each in servers)
+    changes = ['trainer="trl"', f'trl.servers="{urls}"', "trl.micro_batches=2", "update.learning_rate=0.05"]
+    return load_rl_recipe(str(write_recipe(folder, f"hf:{start}")), changes)
+
+
+def test_servers_sample_from_the_policy_of_the_step(
+    tmp_path: Path, start: Path, replicas: list[Replica]
+) -> None:
+    recipe = served(tmp_path / "run", start, *replicas)
+    folder = train_trl(recipe)
+    lines = metrics_of(Path(recipe.output))
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert [line["kl"] for line in lines] == pytest.approx([0, 0, 0], abs=1e-5), (
+        "the sampler's log-probabilities are the trainer's"
+    )
+    for replica in replicas:
+        seen = replica.seen()
+        assert len(seen["reloads"]) == 4, "the first policy, and one a step"
+        assert {each["salt"] for each in seen["requests"]} == {"policy-1", "policy-2", "policy-3"}
+    before, after = load_checkpoint(start), load_checkpoint(folder)
+    assert after.templates == before.templates and after.profile == before.profile
+    assert any(
+        (one - other).abs().max() > 1e-3
+        for one, other in zip(after.model.parameters(), before.model.parameters(), strict=True)
+    )
+    texts = (Path(recipe.output) / "episodes.jsonl").read_text().splitlines()
+    (tmp_path / "one.json").write_text(texts[0])
+    episodes = [read_episode(tmp_path / "one.json")]
+    assert len(texts) == 3 * recipe.rollout.kept * recipe.rollout.episodes
+    servers = [trace.usage for each in episodes for trace in each.traces]
+    assert all(usage is not None and usage.exact for usage in servers)
+
+
+class KillAt(Watcher):
+    """Kills a replica when so many episodes are there, while the others go on."""
+
+    def __init__(self, replica: Replica, episodes: int, *, again: bool = False) -> None:
+        self.replica, self.left, self.start_again = replica, episodes, again
+
+    def episode(self) -> None:
+        self.left -= 1
+        if not self.left:
+            Thread(target=self._kill).start()
+
+    def _kill(self) -> None:
+        self.replica.kill()
+        if self.start_again:
+            self.replica.again()
+
+    def step(self, metrics: StepMetrics) -> None:
+        pass
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_replica_killed_in_the_middle_of_a_step(
+    tmp_path: Path, start: Path, replicas: list[Replica], again: bool
+) -> None:
+    """It comes back with the weights it was started with: nobody asks it before it has the policy again."""
+    recipe = served(tmp_path / "run", start, *replicas)
+    train_trl(recipe, KillAt(replicas[1], 10, again=again))
+    lines = metrics_of(Path(recipe.output))
+    assert [line["problems"] for line in lines] == [[0, 2], [2, 4], [4, 6]], "each problem is used once"
+    assert [line["kl"] for line in lines] == pytest.approx([0, 0, 0], abs=1e-5)
+    assert {each["salt"] for each in replicas[0].seen()["requests"]} == {"policy-1", "policy-2", "policy-3"}
+    if again:
+        assert {each["salt"] for each in replicas[1].seen()["requests"]} <= {"policy-3"}
+
+
+def test_the_only_server_dies_and_the_run_is_resumed(
+    tmp_path: Path, start: Path, replicas: list[Replica]
+) -> None:
+    recipe = served(tmp_path / "run", start, replicas[0])
+    with pytest.raises(EngineError, match="nobody holds policy-2 any more"):
+        train_trl(recipe, KillAt(replicas[0], 12))
+    assert [line["step"] for line in metrics_of(Path(recipe.output))] == [1]
+    replicas[0].again()
+    train_trl(recipe)
+    lines = metrics_of(Path(recipe.output))
+    assert [line["problems"] for line in lines] == [[0, 2], [2, 4], [4, 6]]
+    assert [line["kl"] for line in lines] == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_a_server_that_takes_no_weights(tmp_path: Path, start: Path, replicas: list[Replica]) -> None:
+    recipe = served(tmp_path / "run", start, replicas[0])
+    replicas[0].kill()
+    with pytest.raises(EngineError, match="did not take the policy"):
+        train_trl(recipe)
+
+
+def test_several_servers_need_a_file(tmp_path: Path, start: Path) -> None:
+    changes = [
+        'trainer="trl"',
+        'trl.servers="http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"',
+        'trl.weights="nccl"',
+    ]
+    with pytest.raises(UsageError, match="reaches one server"):
+        train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", f"hf:{start}")), changes))
