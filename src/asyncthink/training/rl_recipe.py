@@ -86,7 +86,7 @@ class TRLRecipe:
     served_name: str = "policy"
     """The model's name at the servers."""
     weights: Literal["disk", "nccl"] = "disk"
-    """How servers get the policy after each step: from a file in the run directory, which they must be able to read,
+    """How servers get the policy after each step: from the run directory's `policy` folder, which they are started on,
     or, where there is one server and GPUs, by TRL's own transfer."""
 
 

@@ -41,7 +41,7 @@ class ServedPolicy:
     def __init__(self, start: Path, name: str, servers: str, folder: Path | None) -> None:
         # No seeds: a server that batches what comes is not repeatable, and draws more slowly with one a request.
         self.engine = OpenAIEngine(name, base_url=servers, tokenizer=start, extra_body={"seed": None})
-        self.weights = ServedWeights(folder, self.engine.urls) if folder else None
+        self.weights = ServedWeights(folder, start, name, self.engine.urls) if folder else None
         self._steps = 0
 
     def renew(self) -> None:

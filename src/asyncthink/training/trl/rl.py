@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,11 +21,12 @@ from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow
-from asyncthink.training.run_folder import CARD, RunFolder
+from asyncthink.training.run_folder import RunFolder
 from asyncthink.training.step import Watcher, step_metrics, weighed
 from asyncthink.training.trl.library import without_gpu
 from asyncthink.training.trl.policy import LocalPolicy, ServedPolicy
 from asyncthink.training.trl.trainer import trainer_of
+from asyncthink.training.trl.weights import copy_beside
 from asyncthink.training.trl.worker import Drawn, EpisodeWorker
 from asyncthink.training.update import Updated
 
@@ -171,7 +171,7 @@ def _policy(recipe: RLRecipe, folder: RunFolder) -> LocalPolicy | ServedPolicy:
 
 def _save(trainer: Any, start: Path, folder: Path) -> None:
     """Write the trained model beside what came with the one to start from: tokenizer, templates, profile."""
-    shutil.copytree(start, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors*", CARD))
+    copy_beside(start, folder)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
 
 

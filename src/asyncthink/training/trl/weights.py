@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,9 +16,15 @@ from torch import Tensor
 from asyncthink.engines.lexicon import first_line
 from asyncthink.engines.llama import Llama
 from asyncthink.errors import EngineError
+from asyncthink.training.run_folder import CARD
 
 RELOAD_SECONDS = 1800.0
 """How long a server may take to read its weights."""
+
+
+def copy_beside(start: Path, folder: Path) -> None:
+    """Copy what stands beside the weights of a checkpoint: configuration, tokenizer, templates, profile."""
+    shutil.copytree(start, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors*", CARD))
 
 
 class SharedWeights:
@@ -52,21 +60,29 @@ class SharedWeights:
 class ServedWeights:
     """Hands weights to vLLM servers through a file that they can read as well; TRL's `WeightTransferProtocol`.
 
-    A server that is not there is left out, until it takes the weights of a later step.
+    The file stands in a whole checkpoint folder, which is what the servers are to be started on. A server that is not
+    there is left out, until it takes the weights of a later step.
 
     Args:
-        folder: where the file is put; it holds nothing else.
+        folder: of that checkpoint; it is made.
+        start: folder of the checkpoint to begin with.
+        name: of the model at the servers.
         urls: of the servers, up to and including /v1. They must run with `VLLM_SERVER_DEV_MODE=1`.
     """
 
-    def __init__(self, folder: Path, urls: Sequence[str]) -> None:
-        self.folder, self.urls = folder.absolute(), urls
+    def __init__(self, folder: Path, start: Path, name: str, urls: Sequence[str]) -> None:
+        self.folder, self.start, self.name, self.urls = folder.absolute(), start, name, urls
         self.holders: frozenset[str] = frozenset()
         """Servers that hold the weights that were sent last."""
 
     def init_weight_transfer(self) -> None:
-        """Make the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder, all but the weights."""
+        copy_beside(self.start, self.folder)
+        config = self.folder / "config.json"
+        told = json.loads(config.read_text(encoding="utf-8"))
+        # vLLM 0.32 on a CPU goes on with the old output layer where it is tied to the embedding.
+        self._untied = bool(told.get("tie_word_embeddings"))
+        config.write_text(json.dumps(told | {"tie_word_embeddings": False}, indent=2), encoding="utf-8")
 
     def pause(self) -> None:
         """Do nothing: on policy, nothing is sampled while the model learns."""
@@ -78,13 +94,18 @@ class ServedWeights:
             EngineError: no server did.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in iterator}
+        if self._untied:
+            tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"].clone())
         part = self.folder / "model.safetensors.part"
         safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
         part.replace(self.folder / "model.safetensors")
         refusals = anyio.run(self._reload)
         self.holders = frozenset(url for url, refusal in zip(self.urls, refusals, strict=True) if not refusal)
         if not self.holders:
-            raise EngineError(f"{self.urls[0]} did not take the policy: {refusals[0]}")
+            raise EngineError(
+                f"{self.urls[0]} did not take the policy: {refusals[0]}. Start it on the policy's folder: "
+                f"VLLM_SERVER_DEV_MODE=1 vllm serve {self.folder} --served-model-name {self.name}"
+            )
 
     async def _reload(self) -> list[str]:
         """Return what each server says against it; nothing if it has the weights."""
@@ -104,7 +125,7 @@ class ServedWeights:
         try:
             async with http.post(f"{root}/collective_rpc", json=order) as reply:
                 if reply.status == 404:
-                    return "it has no /collective_rpc: start it with VLLM_SERVER_DEV_MODE=1"
+                    return "it has no /collective_rpc"
                 if reply.status != 200:
                     return f"{reply.status}: {first_line(Exception(await reply.text()))}"
             async with http.post(f"{root}/reset_prefix_cache") as reply:
