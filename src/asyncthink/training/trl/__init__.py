@@ -1,0 +1,1 @@
+"""Trainings whose update is TRL's."""
