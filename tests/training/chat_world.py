@@ -62,7 +62,9 @@ def tokenizer() -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    made.train_from_iterator([DEFAULT.read_text(encoding="utf-8"), *(p.text for e in traces() for p in e.pieces)], trainer)
+    made.train_from_iterator(
+        [DEFAULT.read_text(encoding="utf-8"), *(p.text for e in traces() for p in e.pieces)], trainer
+    )
     return made
 
 
@@ -82,7 +84,14 @@ def write_chat_model(folder: Path, kind: type[PretrainedConfig] = LlamaConfig, *
 def write_chat_recipe(folder: Path, start: Path, more: str = "", **changes: Any) -> Path:
     """Write a recipe over the two traces; changes are keys of [train]."""
     folder.mkdir(exist_ok=True)
-    train = {"tokens": 3000, "batch_tokens": 1100, "learning_rate": 0.01, "warmup_steps": 2, "threads": 1, "save_every": 2}
+    train = {
+        "tokens": 3000,
+        "batch_tokens": 1100,
+        "learning_rate": 0.01,
+        "warmup_steps": 2,
+        "threads": 1,
+        "save_every": 2,
+    }
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**train, **changes}.items())
     path = folder / "recipe.toml"
     path.write_text(

@@ -185,7 +185,9 @@ def load_recipe(path: str, changes: Sequence[str] = ()) -> Recipe:
     if recipe.trainer == "trl" and recipe.start is None:
         raise UsageError(f"{path}: trainer = \"trl\" needs a 'start' to go on from")
     if recipe.trainer == "trl" and recipe.train.optimizer != "adamw":
-        raise UsageError(f'{path}: train.optimizer = "{recipe.train.optimizer}" is not with TRL: only "adamw" is')
+        raise UsageError(
+            f'{path}: train.optimizer = "{recipe.train.optimizer}" is not with TRL: only "adamw" is'
+        )
     for data in recipe.data:
         if (data.file is None) is (data.kind is Kind.FILE):
             raise UsageError(f"{path}: 'file' and the kind 'file' belong together")

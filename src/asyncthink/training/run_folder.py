@@ -153,7 +153,11 @@ def _digest(source: Path) -> str:
     whole = hashlib.sha256()
     try:
         folder = source.is_dir()
-        parts = [each for each in source.iterdir() if each.is_file() and each.name != CARD] if folder else [source]
+        parts = (
+            [each for each in source.iterdir() if each.is_file() and each.name != CARD]
+            if folder
+            else [source]
+        )
         for file in sorted(parts):
             whole.update(f"{file.name}\0".encode() if folder else b"")
             with file.open("rb") as stream:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -165,19 +166,24 @@ class RowTrainer(trl.SFTTrainer):  # pyright: ignore[reportUntypedBaseClass]
     def __init__(self, *, source: Batches, **arguments: Any) -> None:
         self.source = source
         super().__init__(**arguments)
-        self.model_accepts_loss_kwargs = True  # TRL's loss takes the step's count of tokens, whatever the model takes
+        self.model_accepts_loss_kwargs = (
+            True  # TRL's loss takes the step's count of tokens, whatever the model takes
+        )
 
     def _send_telemetry(self) -> None:
         """Tell nobody."""
 
     def get_train_dataloader(self) -> Any:
         """Return the micro-batches of all steps, in order."""
-        return DataLoader(self.source, batch_size=None, collate_fn=self.data_collator)
+        own = torch.Generator()  # a resumed run draws no other number than a whole one
+        return DataLoader(self.source, batch_size=None, collate_fn=self.data_collator, generator=own)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW with the rates and the decay of `Optimizers`."""
         model = model or self.model
-        ends = {id(each.weight) for each in (model.get_input_embeddings(), model.get_output_embeddings()) if each}
+        ends = {
+            id(each.weight) for each in (model.get_input_embeddings(), model.get_output_embeddings()) if each
+        }
         groups: tuple[list[Any], list[Any]] = ([], [])
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -185,11 +191,7 @@ class RowTrainer(trl.SFTTrainer):  # pyright: ignore[reportUntypedBaseClass]
         train = self.source.recipe.train
         settings = zip(groups, train.rates, (train.weight_decay, 0.0), strict=True)
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": own, "lr": rate, "weight_decay": decay}
-                for own, rate, decay in settings
-                if own
-            ],
+            [{"params": own, "lr": rate, "weight_decay": decay} for own, rate, decay in settings if own],
             betas=BETAS,
         )
         return self.optimizer
@@ -220,8 +222,8 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
     A killed run goes on from TRL's last saved state.
 
     Raises:
-        UsageError: the run directory belongs to another recipe, start or data or cannot be written, or no trace
-            fits.
+        UsageError: the run directory belongs to another recipe, start or data or cannot be written, no trace fits, or
+            TRL or its adapters refuse the recipe.
         RecordError: another process is writing it.
         CheckpointError: the checkpoint to start from cannot be loaded.
         DivergedError: the gradient is no number any more.
@@ -337,6 +339,7 @@ def trainer_of(recipe: Recipe, folder: Path, encoder: Encoder, begin: Position) 
 
     Raises:
         CheckpointError: the checkpoint to start from cannot be loaded.
+        UsageError: TRL refuses, for one because no layer has a name in `trl.lora.targets`.
     """
     train, own = recipe.train, recipe.trl
     on_gpu = torch.cuda.is_available()
@@ -364,16 +367,24 @@ def trainer_of(recipe: Recipe, folder: Path, encoder: Encoder, begin: Position) 
     known = model.config.get_text_config().max_position_embeddings
     longest = min(own.max_length or known, known)
     lexicon = encoder.lexicon
-    trainer = RowTrainer(
-        source=Batches(recipe, encoder, longest, begin),
-        model=model,
-        args=config,
-        train_dataset=import_module("datasets").Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
-        data_collator=import_module("trl.trainer.sft_trainer").DataCollatorForLanguageModeling(lexicon.eos[0]),
+    arguments: dict[str, Any] = {
+        "source": Batches(recipe, encoder, longest, begin),
+        "model": model,
+        "args": config,
+        "train_dataset": import_module("datasets").Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
+        "data_collator": import_module("trl.trainer.sft_trainer").DataCollatorForLanguageModeling(
+            lexicon.eos[0]
+        ),
         # Named special tokens would be written into the model's configuration.
-        processing_class=PreTrainedTokenizerFast(tokenizer_object=deepcopy(lexicon.tokenizer)),
-        peft_config=_adapter(recipe),
-    )
+        "processing_class": PreTrainedTokenizerFast(tokenizer_object=deepcopy(lexicon.tokenizer)),
+        "peft_config": _adapter(recipe),
+    }
+    with catch_warnings():  # of what peft does for itself, or has not followed in transformers yet
+        simplefilter("ignore")
+        try:
+            trainer = RowTrainer(**arguments)
+        except ValueError as error:
+            raise UsageError(f"TRL's trainer refuses the recipe: {first_line(error)}") from error
     trainer.remove_callback(PrinterCallback)
     return trainer
 
