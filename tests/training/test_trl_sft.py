@@ -108,10 +108,8 @@ def test_the_trained_tokens_are_what_the_model_is_to_write(chat: Path) -> None:
         text = spelled(hidden, skip_special_tokens=False)
         assert text.startswith("<|im_start|>system\n") and "<|im_start|>assistant\n" in text
         assert example.query in text and ("42</JOIN-1>" in text) is (example.role == "organizer")
-        forged = encoder.lexicon.tokenizer.token_to_id("<|im_end|>")
-        assert row.ids.count(forged) == 3, (
-            "two of the template's, one at the end: what text spells stays text"
-        )
+        (end,) = encoder.lexicon.eos
+        assert row.ids.count(end) == 3, "two of the template's, one at the end: what text spells stays text"
 
 
 def test_a_folder_with_role_templates_is_asked_with_them() -> None:
