@@ -73,7 +73,13 @@ def write_chat_model(folder: Path, kind: type[PretrainedConfig] = LlamaConfig, *
     made = tokenizer()
     end = made.token_to_id("<|im_end|>")
     torch.manual_seed(5)
-    shape = {"vocab_size": made.get_vocab_size(), "bos_token_id": 1, "eos_token_id": end, **SHAPE, **changes}
+    shape: dict[str, Any] = {
+        "vocab_size": made.get_vocab_size(),
+        "bos_token_id": 1,
+        "eos_token_id": end,
+        **SHAPE,
+        **changes,
+    }
     config = kind(**shape)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", bos_token="<|im_start|>")

@@ -49,7 +49,7 @@ def test_the_whole_way(smollm2: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     run("synth", "--model", "program", "--task", "countdown", "--limit", "8", "--output", "traces.jsonl")
     recipe = packaged_recipes()["smollm2-sft.toml"]
-    head, _, _ = recipe.partition("[trl.lora]")
+    head, _, _ = recipe.rpartition("[trl.lora]")
     Path("recipe.toml").write_text(recipe if form == "lora" else head)
     rate = "1e-3" if form == "lora" else "2e-5"
     changes = (f"start=hf:{smollm2}", "train.tokens=4000", "train.batch_tokens=900", "train.warmup_steps=1")
