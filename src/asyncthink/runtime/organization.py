@@ -306,9 +306,7 @@ class Organization:
             sampling=Sampling(temperature=self.used_temperature, top_p=self.top_p, seed=seed),
             meter=Meter(limits=limits, price=self.price, emit=emit),
             emit=emit,
-            prompts=instructions(
-                prompts, told, turns=not self.engine.capabilities.continues, limits=limits
-            ),
+            prompts=instructions(prompts, told, turns=not self.engine.capabilities.continues, limits=limits),
             reminders={role: prompts.reminder(worker=role is Role.WORKER) for role in Role}
             if reminded
             else {},
