@@ -19,7 +19,7 @@ EXTRAS = {
     "plots": {"matplotlib": "matplotlib", "numpy": "numpy"},
     "simulate": {"trio": "trio"},
     "serve": {"starlette": "starlette", "uvicorn": "uvicorn"},
-    "trl": {"requests": "requests", "trl": "trl>=1.16,<1.17"},
+    "trl": {"peft": "peft", "requests": "requests", "trl": "trl>=1.16,<1.17"},
     "tokens": {"jinja2": "jinja2", "tokenizers": "tokenizers"},
 }
 """Extra -> module -> what to ask pip for. It names packages, not the extra, so that it works whether the

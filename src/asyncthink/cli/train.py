@@ -41,9 +41,13 @@ def sft_command(
 
     from asyncthink.cli.training import SFTProgress, shown
     from asyncthink.training.recipe import load_recipe
-    from asyncthink.training.sft import train_sft
 
     settings = load_recipe(recipe, changes or ())
+    if settings.trainer == "trl":
+        require("trl", 'trainer = "trl"')
+        from asyncthink.training.trl.sft import train_sft
+    else:
+        from asyncthink.training.sft import train_sft
     progress = SFTProgress(Console(stderr=True), settings.output, settings.train.tokens)
     with shown(progress):
         folder = train_sft(settings, progress)

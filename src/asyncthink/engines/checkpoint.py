@@ -22,12 +22,12 @@ from torch import Tensor
 
 from asyncthink.engines.lexicon import (
     CONFIG,
-    PROFILE,
     TOKENIZER,
     Lexicon,
     first_line,
     load_lexicon,
     read_json,
+    save_profile,
 )
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.errors import CheckpointError
@@ -116,7 +116,10 @@ def _check_architecture(folder: Path, raw: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         found = raw.get(name, None if name == "model_type" else value)
         if found != value:
-            raise CheckpointError(f"{folder}: {name} {found!r} is not supported, only {value!r} is")
+            raise CheckpointError(
+                f"{folder}: {name} {found!r} is not supported in this process, only {value!r} is: serve the folder, "
+                f"as with `vllm serve {folder}`, and use --model openai:{folder} with its --base-url"
+            )
 
 
 def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
@@ -174,7 +177,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
     for role, text in checkpoint.templates.items():
         (folder / f"{role}.jinja").write_text(text, encoding="utf-8")
-    _write_json(folder / PROFILE, asdict(checkpoint.profile))
+    save_profile(folder, checkpoint.profile)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

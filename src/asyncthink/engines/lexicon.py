@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -86,6 +86,11 @@ def load_profile(folder: Path) -> Profile:
             f"{folder / PROFILE}: temperature {profile.temperature} is not between 0 and 100"
         )
     return replace(profile, trained=trained)
+
+
+def save_profile(folder: Path, profile: Profile) -> None:
+    """Write what a model declares about itself into its folder."""
+    (folder / PROFILE).write_text(json.dumps(asdict(profile), indent=2) + "\n", encoding="utf-8")
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

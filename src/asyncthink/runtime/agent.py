@@ -15,12 +15,29 @@ from asyncthink.errors import ContextFullError, EngineError
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Action, Answer, Join, Return
 from asyncthink.protocol.parser import Parser
-from asyncthink.runtime.budget import Allowance, Meter
+from asyncthink.protocol.prompts import Prompts
+from asyncthink.runtime.budget import Allowance, Limits, Meter
 
 GRACE = 1.0
 """Seconds that the end of a turn is waited for, where a join ends one."""
 LONGEST_STOP = 16
 """Characters that any stop string fits into."""
+
+
+def instructions(
+    prompts: Prompts, capacity: int, *, turns: bool = False, limits: Limits | None = None
+) -> dict[Role, str]:
+    """Return what organizers and workers are told; `turns` as in `Prompts.for_organizer`."""
+    limits = limits or Limits()
+    return {
+        Role.ORGANIZER: prompts.for_organizer(capacity, turns=turns, limits=limits.sentences(worker=False)),
+        Role.WORKER: prompts.for_worker(limits.sentences(worker=True)),
+    }
+
+
+def told(instruction: str, query: str) -> tuple[Message, ...]:
+    """Return the messages that an agent's context begins with."""
+    return Message(role="system", content=instruction), Message(role="user", content=query)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,10 +67,7 @@ class Stage:
         Raises:
             EngineError: the engine refuses.
         """
-        messages = (
-            Message(role="system", content=self.prompts[role]),
-            Message(role="user", content=query),
-        )
+        messages = told(self.prompts[role], query)
         return self.engine.open(messages, role=role, episode=self.id, path=path, capacity=self.capacity)
 
     def usage(self, session: Session) -> Usage | None:

@@ -25,7 +25,7 @@ from asyncthink.errors import (
     UsageError,
 )
 from asyncthink.protocol.prompts import Prompts, load_prompts
-from asyncthink.runtime.agent import Result, Stage
+from asyncthink.runtime.agent import Result, Stage, instructions
 from asyncthink.runtime.baselines import think_alone
 from asyncthink.runtime.budget import Limits, Meter
 from asyncthink.runtime.collection import fewer_collections
@@ -298,11 +298,6 @@ class Organization:
         told = capacity if self.method in (Method.ASYNCTHINK, Method.PLAN) else 1
         profile = self.engine.profile
         limits, prompts = self.limits, self.prompts
-        organizer = prompts.for_organizer(
-            told,
-            turns=not self.engine.capabilities.continues,
-            limits=limits.sentences(worker=False),
-        )
         reminded = not profile.trained if self.reminders is None else self.reminders
         return Stage(
             id=name,
@@ -311,10 +306,7 @@ class Organization:
             sampling=Sampling(temperature=self.used_temperature, top_p=self.top_p, seed=seed),
             meter=Meter(limits=limits, price=self.price, emit=emit),
             emit=emit,
-            prompts={
-                Role.ORGANIZER: organizer,
-                Role.WORKER: prompts.for_worker(limits.sentences(worker=True)),
-            },
+            prompts=instructions(prompts, told, turns=not self.engine.capabilities.continues, limits=limits),
             reminders={role: prompts.reminder(worker=role is Role.WORKER) for role in Role}
             if reminded
             else {},

@@ -55,8 +55,12 @@ def encode_example(lexicon: Lexicon, example: Example) -> Row:
         )
     prompt = render(lexicon.templates[example.role], query=example.query, capacity=example.capacity)
     ids = [] if lexicon.bos is None else [lexicon.bos]
-    ids += encode(lexicon.tokenizer, prompt)
-    trained = [False] * len(ids)
+    return encode_pieces(lexicon, [*ids, *encode(lexicon.tokenizer, prompt)], example)
+
+
+def encode_pieces(lexicon: Lexicon, prompt: Sequence[int], example: Example) -> Row:
+    """Encode an example's pieces, one by one as the engine meets them, behind the ids of its prompt."""
+    ids, trained = list(prompt), [False] * len(prompt)
     for piece in example.pieces:
         piece_ids = encode(lexicon.tokenizer, piece.text)
         ids += piece_ids

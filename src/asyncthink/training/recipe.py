@@ -90,8 +90,8 @@ class TrainRecipe:
     """Tokens in a step, padding included."""
     learning_rate: float
     """Peak, for the matrices of the blocks; falls linearly to 0 after the warm-up."""
-    embedding_learning_rate: float
-    """Peak, for embeddings and norms (always AdamW)."""
+    embedding_learning_rate: float | None = None
+    """Peak, for embeddings and norms (always AdamW); None: the same."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     """For the matrices of the blocks."""
     warmup_steps: Count = 100
@@ -105,6 +105,43 @@ class TrainRecipe:
     save_every: Count = 100
     """Steps between saved states."""
 
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Peak learning rates, of the matrices of the blocks and of all else."""
+        return self.learning_rate, self.embedding_learning_rate or self.learning_rate
+
+    def scale(self, step: int, tokens: int) -> float:
+        """Return the share of the learning rate that a step has, from 0, so many tokens seen before it."""
+        return min((step + 1) / self.warmup_steps, 1.0) * max(1.0 - tokens / self.tokens, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRARecipe:
+    """Low-rank adapters (arXiv 2106.09685), trained in the model's place."""
+
+    rank: Count = 16
+    alpha: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 32.0
+    """What the adapters add is scaled by alpha / rank."""
+    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    targets: list[str] | None = None
+    """Names of the layers that get one, such as `q_proj`; None: all linear ones but the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTTrainerRecipe:
+    """How TRL's trainer is used, where `trainer = "trl"`."""
+
+    lora: LoRARecipe | None = None
+    """None: all weights are trained."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in memory and in the checkpoint; adapters are float32 in training."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    micro_batches: Count = 1
+    """Micro-batches of a step, on each process: more take less memory, and change nothing else."""
+    max_length: Count | None = None
+    """Longest sequence in tokens, longer traces are left out; None: as the model allows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -114,6 +151,9 @@ class Recipe:
     """Made from nothing; or `start` names where to go on from."""
     start: str | None = None
     """`hf:FOLDER`, `embedded`, `embedded-base` or `embedded-sft`."""
+    trainer: Literal["ours", "trl"] = "ours"
+    """Who trains: our own plain loop, for Llamas, or TRL's `SFTTrainer` (extra `trl`), for any causal language model."""
+    trl: SFTTrainerRecipe = field(default_factory=SFTTrainerRecipe)
     data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
     output: str
@@ -142,6 +182,12 @@ def load_recipe(path: str, changes: Sequence[str] = ()) -> Recipe:
     recipe = replace(recipe, source=text)
     if (recipe.model is None) is (recipe.start is None):
         raise UsageError(f"{path}: a run has either a [model] to make or a 'start' to go on from")
+    if recipe.trainer == "trl" and recipe.start is None:
+        raise UsageError(f"{path}: trainer = \"trl\" needs a 'start' to go on from")
+    if recipe.trainer == "trl" and recipe.train.optimizer != "adamw":
+        raise UsageError(
+            f'{path}: train.optimizer = "{recipe.train.optimizer}" is not with TRL: only "adamw" is'
+        )
     for data in recipe.data:
         if (data.file is None) is (data.kind is Kind.FILE):
             raise UsageError(f"{path}: 'file' and the kind 'file' belong together")

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -18,14 +19,31 @@ from typing import Any, Self
 import torch
 
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
+from asyncthink.engines.lexicon import CONFIG as MODEL_CONFIG
+from asyncthink.engines.lexicon import PROFILE
 from asyncthink.engines.models import folder_of
-from asyncthink.episodes import Episode, files
+from asyncthink.episodes import Episode, Role, files
 from asyncthink.episodes.store import sealed, versions
 from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
 EPISODES, CHECKPOINT, CARD = "episodes.jsonl", "checkpoint", "README.md"
+BESIDE = (
+    MODEL_CONFIG,
+    PROFILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+    *(f"{role}.jinja" for role in Role),
+)
+"""What a checkpoint has beside its weights."""
 
 
 class RunFolder:
@@ -153,8 +171,12 @@ def _digest(source: Path) -> str:
     whole = hashlib.sha256()
     try:
         folder = source.is_dir()
-        parts = sorted(each for each in source.iterdir() if each.is_file() and each.name != CARD)
-        for file in parts if folder else [source]:
+        parts = (
+            [each for each in source.iterdir() if each.is_file() and each.name != CARD]
+            if folder
+            else [source]
+        )
+        for file in sorted(parts):
             whole.update(f"{file.name}\0".encode() if folder else b"")
             with file.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
@@ -192,3 +214,11 @@ def load_start(name: str) -> Checkpoint:
                     f"{error}: `asyncthink train {kind} recipes/{recipe}` makes it"
                 ) from error
         raise
+
+
+def copy_beside(start: Path, folder: Path) -> None:
+    """Copy what stands beside the weights of the checkpoint to begin with into a new one's folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in BESIDE:
+        if (start / name).exists():
+            shutil.copyfile(start / name, folder / name)

@@ -31,6 +31,7 @@ from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.recipe import ModelRecipe, Recipe
 from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.synthesis import Example
 
 INITIAL_STD = 0.02
 
@@ -83,11 +84,28 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
     """
     torch.set_num_threads(recipe.train.threads)
     model, lexicon = _begin(recipe)
-    inputs = {each.file: Path(each.file) for each in recipe.data if each.file}
-    if recipe.start is not None:
-        inputs[recipe.start] = folder_of(recipe.start)
-    with RunFolder(recipe.output, recipe.source, inputs) as folder:
+    with RunFolder(recipe.output, recipe.source, inputs_of(recipe)) as folder:
         return _Run(recipe, report, folder, model, lexicon).go_on()
+
+
+def inputs_of(recipe: Recipe) -> dict[str, Path]:
+    """Return what a run begins with, by the recipe's names."""
+    inputs = {each.file: Path(each.file) for each in recipe.data if each.file}
+    return inputs if recipe.start is None else {**inputs, recipe.start: folder_of(recipe.start)}
+
+
+def shard_batches(
+    recipe: Recipe, mixture: Mixture, shard: int, encoded: Callable[[Example], Row], longest: int
+) -> list[list[Row]]:
+    """Return the batches of a shard, in order; rows of more than `longest` tokens are left out.
+
+    Raises:
+        UsageError: none is as short.
+    """
+    rows = [row for row in map(encoded, mixture.shard(shard)) if len(row.ids) <= longest]
+    if not rows:
+        raise UsageError(f"no trace is as short as max_length = {longest} tokens")
+    return batches(rows, recipe.train.batch_tokens, Random(f"batches:{recipe.seed}:{shard}"))
 
 
 class _Run:
@@ -104,11 +122,12 @@ class _Run:
         self.recipe, self.report, self.folder = recipe, report, folder
         self.model, self.lexicon = model, lexicon
         train = recipe.train
+        rate, embedding_rate = train.rates
         self.optimizers = Optimizers(
             self.model,
             optimizer=train.optimizer,
-            learning_rate=train.learning_rate,
-            embedding_learning_rate=train.embedding_learning_rate,
+            learning_rate=rate,
+            embedding_learning_rate=embedding_rate,
             weight_decay=train.weight_decay,
         )
         self.position = Position()
@@ -122,12 +141,7 @@ class _Run:
         longest = self.model.config.max_position_embeddings
         while self.position.tokens < self.recipe.train.tokens:
             shard = self.position.shard
-            rows = [encode_example(self.lexicon, example) for example in mixture.shard(shard)]
-            rows = [row for row in rows if len(row.ids) <= longest]
-            if not rows:
-                raise UsageError(f"no trace is as short as max_length = {longest} tokens")
-            order = Random(f"batches:{self.recipe.seed}:{shard}")
-            groups = batches(rows, self.recipe.train.batch_tokens, order)
+            groups = shard_batches(self.recipe, mixture, shard, self._encoded, longest)
             if self._shard(groups[self.position.batch :]):
                 self.position.shard, self.position.batch = shard + 1, 0
         self._save()
@@ -140,6 +154,9 @@ class _Run:
             self.folder.checkpoint, as_checkpoint(self.model, replace(self.lexicon, profile=profile))
         )
         return self.folder.checkpoint
+
+    def _encoded(self, example: Example) -> Row:
+        return encode_example(self.lexicon, example)
 
     def _shard(self, groups: list[list[Row]]) -> bool:
         """Train on batches until there are none or enough tokens were seen; return whether there are none."""
@@ -162,8 +179,7 @@ class _Run:
             raise DivergedError(
                 f"the gradient is no number at step {position.step + 1}: a smaller train.learning_rate may mend it"
             )
-        warm = min((position.step + 1) / train.warmup_steps, 1.0)
-        self.optimizers.step(warm * max(1.0 - position.tokens / train.tokens, 0.0))
+        self.optimizers.step(train.scale(position.step, position.tokens))
         tokens = sum(len(row.ids) for row in group)
         position.step += 1
         position.batch += 1

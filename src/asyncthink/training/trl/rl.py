@@ -21,12 +21,11 @@ from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow
-from asyncthink.training.run_folder import RunFolder
+from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.step import Watcher, step_metrics, weighed
 from asyncthink.training.trl.library import without_gpu
 from asyncthink.training.trl.policy import LocalPolicy, ServedPolicy
 from asyncthink.training.trl.trainer import trainer_of
-from asyncthink.training.trl.weights import copy_beside
 from asyncthink.training.trl.worker import Drawn, EpisodeWorker
 from asyncthink.training.update import Updated
 

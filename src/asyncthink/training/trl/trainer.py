@@ -32,6 +32,9 @@ class EpisodeTrainer(trl.AsyncGRPOTrainer):  # pyright: ignore[reportUntypedBase
         self._scale = scale
         super().__init__(**arguments)
 
+    def _send_telemetry(self) -> None:
+        """Tell nobody."""
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Return the recipe's schedule."""
         del num_training_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,15 +15,10 @@ from torch import Tensor
 from asyncthink.engines.lexicon import first_line
 from asyncthink.engines.llama import Llama
 from asyncthink.errors import EngineError
-from asyncthink.training.run_folder import CARD
+from asyncthink.training.run_folder import copy_beside
 
 RELOAD_SECONDS = 1800.0
 """How long a server may take to read its weights."""
-
-
-def copy_beside(start: Path, folder: Path) -> None:
-    """Copy what stands beside the weights of a checkpoint: configuration, tokenizer, templates, profile."""
-    shutil.copytree(start, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors*", CARD))
 
 
 class SharedWeights:
@@ -97,6 +91,7 @@ class ServedWeights:
         if self._untied:
             tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"].clone())
         part = self.folder / "model.safetensors.part"
+        part.touch(mode=0o644)  # servers of another user read it too; by itself safetensors lets nobody
         safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
         part.replace(self.folder / "model.safetensors")
         refusals = anyio.run(self._reload)
