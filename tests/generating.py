@@ -30,8 +30,8 @@ class LocalGenerate:
         finally:
             session.close()
         return Reply(
-            token_ids=[token for chunk in found for token in chunk.token_ids or ()],
-            logprobs=[logprob for chunk in found for logprob in chunk.logprobs or ()],
+            token_ids=tuple(token for chunk in found for token in chunk.token_ids or ()),
+            logprobs=tuple(logprob for chunk in found for logprob in chunk.logprobs or ()),
         )
 
 

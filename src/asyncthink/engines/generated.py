@@ -21,9 +21,9 @@ from asyncthink.errors import ContextFullError, EngineError
 class Reply:
     """What was decoded behind a context."""
 
-    token_ids: Sequence[int]
+    token_ids: tuple[int, ...]
     """The token that ended the text included."""
-    logprobs: Sequence[float] | None = None
+    logprobs: tuple[float, ...] | None = None
     """Natural logarithms, one a token; None: not told."""
 
 
@@ -148,7 +148,7 @@ class Decoding:
         asked = min(self._left, room)
         reply = await self._reply(asked)
         try:
-            piece = Piece(token_ids=tuple(reply.token_ids), logprobs=reply.logprobs and tuple(reply.logprobs))
+            piece = Piece(token_ids=reply.token_ids, logprobs=reply.logprobs)
             found = self._context.chunks(piece, None)[:asked]
         except Trouble as trouble:
             raise EngineError(f"{self._engine.name}: {trouble}") from trouble

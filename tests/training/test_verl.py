@@ -1,0 +1,477 @@
+"""verl's own code over our episodes: its dataset, its agent-loop worker, its advantage, its loss, its configuration.
+
+Run by scripts/verl, in an environment that has verl. Only two things stand in: inference is the local engine's, and
+what the worker hands to TransferQueue is kept here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import pytest
+
+pytest.importorskip("verl", reason="verl is not installed: scripts/verl runs these")
+
+with catch_warnings():
+    simplefilter("ignore")
+    import hydra
+    import numpy as np
+    import torch
+    from omegaconf import OmegaConf
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker, _agent_loop_registry
+    from verl.protocol import DataProto
+    from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
+    from verl.trainer.ppo.utils import create_rl_dataset, need_critic, need_reference_policy
+    from verl.trainer.ppo.v1 import agent_loop_tq
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+    from verl.utils import tensordict_utils
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+    from verl.utils.dataset.rl_dataset import collate_fn
+    from verl.workers.rollout.replica import TokenOutput
+
+    from asyncthink.training import verl_plugin
+
+from generating import LocalGenerate
+
+from asyncthink.engines.base import Sampling
+from asyncthink.engines.local import LocalEngine
+from asyncthink.engines.models import SHIPPED
+from asyncthink.episodes.record import Role, SegmentKind
+from asyncthink.errors import UsageError
+from asyncthink.training.loss import LossRecipe, policy_loss, row_weights
+from asyncthink.training.reward import reward_of
+from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
+from asyncthink.training.rollout import Rollout
+from asyncthink.training.rows import TrainingRow, rows
+from asyncthink.training.step import weighed
+from asyncthink.training.verl_data import write_problems
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+MODEL = SHIPPED["embedded-sft"]
+RECIPES = Path(verl_plugin.__file__).parents[1] / "recipes"
+PROBLEMS, EPISODES = 3, 4
+VERSION = 7
+"""Of the policy, as the server tells it."""
+
+
+def composed(*changes: str, name: str = "verl-countdown") -> Any:
+    """Return the configuration as verl's command would have it."""
+    with hydra.initialize_config_dir(str(RECIPES), version_base=None):
+        return hydra.compose(name, overrides=list(changes))
+
+
+def write_recipe(folder: Path) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(f"""
+        seed = 5
+        start = "embedded-sft"
+        output = "unused"
+        [rollout]
+        capacity = 4
+        max_critical_path = 240
+        problems = {PROBLEMS}
+        episodes = {EPISODES}
+        [reward]
+        concurrency = 0.6
+        [update]
+        steps = 1
+    """)
+    return path
+
+
+def config_of(folder: Path, *changes: str) -> Any:
+    """Return the launch configuration, cut down to a small model and few problems."""
+    recipe = write_recipe(folder)
+    train, dev = write_problems(load_rl_recipe(str(recipe)), folder, 2)
+    return composed(
+        f"asyncthink.recipe={recipe}",
+        f"data.train_files={train}",
+        f"data.val_files={dev}",
+        f"data.train_batch_size={PROBLEMS}",
+        "data.max_prompt_length=100",
+        "data.max_response_length=700",
+        f"data.cache_dir={folder / 'cache'}",
+        f"actor_rollout_ref.model.path={MODEL}",
+        f"actor_rollout_ref.rollout.n={EPISODES}",
+        "actor_rollout_ref.rollout.max_model_len=800",
+        *changes,
+    )
+
+
+@dataclass
+class Servers:
+    """Answers as verl's client of its vLLM servers does; fails where it is told to."""
+
+    generate_locally: LocalGenerate
+    broken: str | None = None
+    """What the names of requests that fail begin with, once `uid` stands for the first group's."""
+    seen: list[tuple[str, list[int]]] = field(default_factory=list[tuple[str, list[int]]])
+
+    async def generate(
+        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+    ) -> TokenOutput:
+        self.seen.append((request_id, prompt_ids))
+        if self.broken is not None and request_id.startswith(self.broken):
+            raise RuntimeError("the actor died")
+        assert sampling_params["include_stop_str_in_output"] and sampling_params["logprobs"]
+        assert sampling_params["stop"] and sampling_params["top_k"] == -1
+        sampling = Sampling(
+            temperature=sampling_params["temperature"], top_p=sampling_params["top_p"], seed=3
+        )
+        reply = await self.generate_locally(
+            request_id,
+            prompt_ids,
+            stops=sampling_params["stop"],
+            max_tokens=sampling_params["max_tokens"],
+            sampling=sampling,
+        )
+        steps = {f"{which}global_steps": VERSION for which in ("", "min_", "max_")}
+        return TokenOutput(
+            token_ids=list(reply.token_ids),
+            log_probs=list(reply.logprobs or ()),
+            stop_reason="completed",
+            extra_fields=steps,
+        )
+
+
+class Worker(agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+    """The worker of the V1 trainer in this process: an actor of Ray's otherwise."""
+
+    def __init__(self, config: Any, client: Any) -> None:
+        AgentLoopWorker.__init__(self, config, client)
+        self.background_tasks: set[asyncio.Task[None]] = set()
+
+
+@dataclass
+class Kept:
+    """What a worker handed to TransferQueue."""
+
+    keys: list[str] = field(default_factory=list[str])
+    fields: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    tags: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    statuses: dict[str, str] = field(default_factory=dict[str, str])
+    """Group -> how it ended."""
+
+    async def async_kv_put(self, *, key: str, partition_id: str, tag: Mapping[str, str]) -> None:
+        assert partition_id == "train"
+        self.statuses[key] = tag["status"]
+
+    async def async_kv_batch_put(
+        self, *, keys: Sequence[str], fields: Any, tags: Sequence[dict[str, Any]], partition_id: str
+    ) -> None:
+        assert partition_id == "train"
+        self.keys += keys
+        self.fields += [fields[place] for place in range(len(keys))]
+        self.tags += tags
+
+    def padded(self) -> Any:
+        """Return a batch as the trainer makes it of what it fetches (`PPOTrainer._compute_advantage`)."""
+        names = ("prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores")
+        nested = {
+            name: torch.nested.as_nested_tensor([row[name] for row in self.fields], layout=torch.jagged)
+            for name in names
+        }
+        batch = tensordict_utils.get_tensordict(nested).to_padded_tensor()
+        batch["token_level_rewards"] = batch["rm_scores"]
+        uids = np.array([key.rsplit("_", 2)[0] for key in self.keys], dtype=object)
+        return DataProto(batch=batch, non_tensor_batch={"uid": uids})
+
+
+@dataclass
+class Step:
+    """A step's rollouts: what verl got, and the episodes that it was made of."""
+
+    config: Any
+    recipe: RLRecipe
+    kept: Kept
+    servers: Servers
+    episodes: dict[str, Rollout]
+    """Name but for the attempt -> episode."""
+
+    def session(self, key: str) -> Rollout:
+        uid, session, _ = key.rsplit("_", 2)
+        return self.episodes[f"{uid}-{session}"]
+
+
+async def rolled(config: Any, broken: str | None = None) -> Step:
+    """Return a step's rollouts, from verl's dataset to what its worker hands on."""
+    kept, episodes = Kept(), dict[str, Rollout]()
+    whole = verl_plugin.whole_episode
+
+    async def watched(*arguments: Any, **named: Any) -> Rollout:
+        episodes[named["name"]] = await whole(*arguments, **named)
+        return episodes[named["name"]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_loop_tq, "tq", kept)
+        patch.setattr(verl_plugin, "whole_episode", watched)
+        async with LocalEngine(MODEL, threads=1, lanes=1) as engine:
+            servers = Servers(LocalGenerate(engine))
+            worker = Worker(config, servers)
+            data = create_rl_dataset(config.data.train_files, config.data, worker.tokenizer, None)
+            lines = collate_fn([data[place] for place in range(PROBLEMS)])
+            lines["uid"] = np.array([f"group-{place}" for place in range(PROBLEMS)], dtype=object)
+            servers.broken = broken
+            batch = tensordict_utils.get_tensordict(lines)
+            tensordict_utils.assign_non_tensor_data(batch, "global_steps", VERSION)
+            await worker.generate_sequences(batch)
+            await asyncio.gather(*worker.background_tasks)
+    recipe = load_rl_recipe(config.asyncthink.recipe)
+    return Step(config, recipe, kept, servers, episodes)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return config_of(tmp_path_factory.mktemp("launch"))
+
+
+@pytest.fixture(scope="module")
+def step(config: Any) -> Step:
+    with catch_warnings():
+        simplefilter("ignore")
+        return asyncio.run(rolled(config))
+
+
+@pytest.fixture
+def one_thread() -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def ours(step: Step) -> dict[tuple[str, int], tuple[TrainingRow, float]]:
+    """Return our rows with our advantages: (session, its place from the end of ours) -> row, advantage."""
+    found: dict[tuple[str, int], tuple[TrainingRow, float]] = {}
+    for group in range(PROBLEMS):
+        names = [f"group-{group}-{session}" for session in range(EPISODES)]
+        rollouts = [step.episodes[name] for name in names]
+        paid = [reward_of(one.episode, one.asked, one.metrics, step.recipe.reward) for one in rollouts]
+        shared, worth = weighed([rollouts], [paid], normalise=step.recipe.update.normalise_advantage)
+        for name, one in zip(names, rollouts, strict=True):
+            for place in range(len(rows(one.episode))):
+                found[name, place] = shared.pop(0), worth.pop(0)
+    return found
+
+
+def pairs(step: Step) -> list[tuple[int, TrainingRow, float]]:
+    """Return each place in verl's batch with our row and advantage for it."""
+    wanted = ours(step)
+    found: list[tuple[int, TrainingRow, float]] = []
+    for place, key in enumerate(step.kept.keys):
+        uid, session, index = key.rsplit("_", 2)
+        name = f"{uid}-{session}"
+        count = sum(each == name for each, _ in wanted)
+        own = 0 if int(index) == count - 1 else int(index) + 1  # the organizer's is our first and verl's last
+        found.append((place, *wanted[name, own]))
+    assert len(found) == len(wanted)
+    return found
+
+
+def test_verl_finds_the_loop_by_itself() -> None:
+    assert _agent_loop_registry["asyncthink"]["_target_"] == "asyncthink.training.verl_plugin.AsyncThinkLoop"
+
+
+def test_every_group_is_there_and_workers_are_joined(step: Step) -> None:
+    assert step.kept.statuses == {f"group-{place}": "finished" for place in range(PROBLEMS)}
+    assert len(step.episodes) == PROBLEMS * EPISODES
+    assert len(step.kept.keys) > 2 * PROBLEMS * EPISODES, "most episodes join several workers"
+
+
+def test_the_organizer_is_last_and_alone_decides(step: Step) -> None:
+    for place, row, _ in pairs(step):
+        uid, session, index = step.kept.keys[place].rsplit("_", 2)
+        last = max(int(key.rsplit("_", 1)[1]) for key in step.kept.keys if key.startswith(f"{uid}_{session}_"))
+        assert (int(index) == last) is (row.role is Role.ORGANIZER)
+
+
+def test_tokens_masks_and_log_probabilities_are_the_episodes(step: Step) -> None:
+    for place, row, _ in pairs(step):
+        found = step.kept.fields[place]
+        begin = len(found["prompts"])
+        assert found["input_ids"].tolist() == [*found["prompts"].tolist(), *found["responses"].tolist()]
+        assert found["input_ids"].tolist() == list(row.ids)
+        assert found["response_mask"].tolist() == [int(each) for each in row.trained[begin:]]
+        assert found["loss_mask"].tolist() == found["response_mask"].tolist() and not any(row.trained[:begin])
+        assert found["rollout_log_probs"].tolist() == pytest.approx(row.logprobs[begin:], abs=1e-6)
+        assert step.kept.tags[place]["min_global_steps"] == step.kept.tags[place]["max_global_steps"] == VERSION
+
+
+def test_what_is_trained_is_what_the_model_decoded(step: Step) -> None:
+    tokenizer = omega_conf_to_dataclass(step.config.actor_rollout_ref.model).tokenizer
+    for place, row, _ in pairs(step):
+        found = step.kept.fields[place]
+        trained = found["responses"][found["response_mask"].bool()].tolist()
+        (trace,) = [
+            each for each in step.session(step.kept.keys[place]).episode.traces if each.path == row.path
+        ]
+        decoded = [each for each in trace.segments if each.kind is SegmentKind.DECODED]
+        assert trained == [token for each in decoded for token in each.token_ids or ()]
+        text = tokenizer.decode(trained, skip_special_tokens=True)
+        assert text == "".join(each.text for each in decoded)
+        assert "<FORK" in text if row.role is Role.ORGANIZER and trace.path == "0" else "<JOIN" not in text
+
+
+def test_requests_splice_ids_and_agents_keep_their_names(step: Step) -> None:
+    agents: dict[str, list[list[int]]] = {}
+    for name, ids in step.servers.seen:
+        agents.setdefault(name, []).append(ids)
+    again = [asked for asked in agents.values() if len(asked) > 1]
+    assert again, "organizers are resumed"
+    for asked in again:
+        for before, now in zip(asked, asked[1:], strict=False):
+            assert now[: len(before)] == before, "what a replica has in its cache is a prefix"
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_verls_advantages_are_ours(step: Step, normalise: bool) -> None:
+    recipe = step.recipe
+    changed = type(recipe.update)(**{**vars(recipe.update), "normalise_advantage": normalise})
+    step = Step(**{**vars(step), "recipe": type(recipe)(**{**vars(recipe), "update": changed})})
+    wanted = pairs(step)
+    data = compute_advantage_for_multi_trajectories(
+        step.kept.padded(), step.kept.keys, "grpo", norm_adv_by_std_in_grpo=normalise
+    )
+    found = data.batch["advantages"]
+    distinct: set[float] = set()
+    for place, row, advantage in wanted:
+        mask = data.batch["response_mask"][place].bool()
+        assert mask.sum() == row.n_trained
+        assert found[place][mask].tolist() == pytest.approx([advantage] * row.n_trained, rel=2e-3, abs=1e-5)
+        assert not found[place][~mask].any()
+        distinct.add(round(advantage, 6))
+    assert len(distinct) > PROBLEMS
+
+
+def test_the_loss_is_ours_whatever_the_padding(step: Step) -> None:
+    torch.manual_seed(0)
+    data = compute_advantage_for_multi_trajectories(
+        step.kept.padded(), step.kept.keys, "grpo", norm_adv_by_std_in_grpo=False
+    )
+    batch = data.batch
+    mask = batch["response_mask"].bool()
+    now = (batch["rollout_log_probs"] + 0.4 * torch.randn(mask.shape) * mask).requires_grad_()
+    actor = omega_conf_to_dataclass(step.config.actor_rollout_ref.actor)
+    actor.global_batch_info.update(dp_size=1, batch_num_tokens=mask.sum(), global_batch_size=None)
+    theirs, _ = compute_policy_loss_vanilla(
+        old_log_prob=batch["rollout_log_probs"],
+        log_prob=now,
+        advantages=batch["advantages"],
+        response_mask=batch["response_mask"],
+        loss_agg_mode=actor.loss_agg_mode,
+        config=actor,
+    )
+    (gradient,) = torch.autograd.grad(theirs, now)
+    recipe = LossRecipe(clip_low=actor.clip_ratio_low, clip_high=actor.clip_ratio_high)
+    wanted = pairs(step)
+    assert [place for place, _, _ in wanted] == list(range(len(mask)))
+    counts = [row.n_trained for _, row, _ in wanted]
+    weights = torch.tensor(row_weights(counts, recipe)).repeat_interleave(torch.tensor(counts))
+    worth = torch.tensor([advantage for _, _, advantage in wanted])
+    old = torch.tensor([p for _, row, _ in wanted for p, own in zip(row.logprobs, row.trained, strict=True) if own])
+    shared = worth.repeat_interleave(torch.tensor(counts))
+    leaf = now.detach()[mask].requires_grad_()
+    mine = policy_loss(leaf, old, old, shared, weights, recipe)
+    (own,) = torch.autograd.grad(mine, leaf)
+    assert theirs.item() == pytest.approx(mine.item(), rel=1e-5)
+    assert torch.allclose(gradient[mask], own, rtol=1e-4, atol=1e-9)
+    assert (own == 0).any() and not gradient[~mask].any(), "some are clipped, and padding learns nothing"
+
+
+def test_failures_are_drawn_again_and_then_left_out(config: Any) -> None:
+    step = asyncio.run(rolled(config, broken="group-1-2-"))
+    assert step.kept.statuses["group-1"] == "failure", "verl is told"
+    sessions = {tuple(key.rsplit("_", 2)[:2]) for key in step.kept.keys}
+    assert ("group-1", "2") not in sessions, "nothing of a torn episode is trained"
+    assert len(sessions) == PROBLEMS * EPISODES - 1, "its siblings are"
+    attempts = {name.split("/")[0] for name, _ in step.servers.seen if name.startswith("group-1-2-")}
+    assert attempts == {f"group-1-2-{attempt}" for attempt in range(4)}
+
+
+def test_an_episode_that_a_worker_tore_is_drawn_again(config: Any) -> None:
+    step = asyncio.run(rolled(config, broken="group-0-1-0/0/"))
+    assert step.kept.statuses["group-0"] == "finished"
+    assert step.episodes["group-0-1"].episode.id == "group-0-1-1", "the second attempt"
+
+
+def test_the_launch_configuration_is_verls(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    assert not need_reference_policy(config) and not need_critic(config)
+    for part in ("actor", "rollout", "model"):
+        omega_conf_to_dataclass(config.actor_rollout_ref[part])
+    actor = config.actor_rollout_ref.actor
+    assert actor.ppo_max_token_len_per_gpu >= composed().data.max_prompt_length + composed().data.max_response_length
+
+
+def test_no_key_of_the_launch_configuration_is_misspelt() -> None:
+    """Hydra takes unknown keys of a file of ours without a word."""
+    written = OmegaConf.to_container(OmegaConf.load(RECIPES / "verl-countdown.yaml"))
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
+        known = OmegaConf.to_container(hydra.compose("ppo_trainer"))
+
+    def look(values: Mapping[str, Any], there: Any, path: str) -> None:
+        for key, value in values.items():
+            assert key in there, f"{path}{key}"
+            if isinstance(value, dict):
+                look(value, there[key], f"{path}{key}.")
+
+    assert isinstance(written, dict)
+    ours = {key: value for key, value in written.items() if key not in ("defaults", "hydra", "asyncthink")}
+    look(ours, known, "")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_packaged_recipe_goes_with_the_launch_configuration() -> None:
+    config = composed()
+    recipe = load_rl_recipe(config.asyncthink.recipe)
+    verl_plugin.check(config, recipe)
+    trainer = object.__new__(PPOTrainer.__subclasses__()[0])
+    trainer.config, trainer.use_critic, trainer.global_steps = config, False, 1
+    rows_a_step = trainer._get_required_batch_multiple(config.trainer.n_gpus_per_node)
+    episodes = recipe.rollout.problems * recipe.rollout.episodes
+    assert rows_a_step >= 8 * episodes, "one optimizer step, with up to seven joined workers an episode"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("algorithm.adv_estimator=gae", "algorithm.adv_estimator is gae, and the recipe or its episodes need grpo"),
+        ("algorithm.norm_adv_by_std_in_grpo=true", "norm_adv_by_std_in_grpo is True"),
+        ("actor_rollout_ref.rollout.n=2", "rollout.n is 2, and the recipe or its episodes need 4"),
+        ("actor_rollout_ref.rollout.name=sglang", "need vllm"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, change: str, message: str) -> None:
+    config = config_of(tmp_path, change)
+    with pytest.raises(UsageError, match=message):
+        verl_plugin.check(config, load_rl_recipe(config.asyncthink.recipe))
+
+
+def test_data_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    recipe = load_rl_recipe(str(path))
+    train, _ = write_problems(recipe, tmp_path, 2)
+    first = json.loads(train.read_text().splitlines()[0])
+    fields = {"raw_prompt": first["prompt"], "extra_info": first["extra_info"]}
+    asked, number = verl_plugin.problem_of(recipe, fields)
+    assert number == 0 and asked.task.prompt(asked.problem) == first["prompt"][0]["content"]
+    with pytest.raises(UsageError, match="were not made for this recipe"):
+        verl_plugin.problem_of(load_rl_recipe(str(path), ["seed=6"]), fields)
+
+
+def test_an_aborted_request_is_a_failure_that_may_pass() -> None:
+    async def generate(request_id: str, **_: Any) -> Any:
+        return SimpleNamespace(stop_reason="aborted", token_ids=[], log_probs=None, extra_fields={})
+
+    server = verl_plugin.Server(SimpleNamespace(generate=generate), {})
+    with pytest.raises(verl_plugin.EngineError) as caught:
+        asyncio.run(server("a", [1], stops=(), max_tokens=3, sampling=Sampling()))
+    assert caught.value.transient
