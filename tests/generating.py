@@ -23,7 +23,7 @@ class LocalGenerate:
     ) -> Reply:
         lane = self.engine.lane(request)
         prompt = Chunk(text="", n_tokens=len(ids), token_ids=tuple(ids))
-        session = LocalSession(lane, prompt, (request, str(len(ids))))
+        session = LocalSession(lane, prompt, (request, f"{request}/{len(ids)}"))
         try:
             async with session.decode(stops, max_tokens, sampling) as chunks:
                 found = [chunk async for chunk in chunks]

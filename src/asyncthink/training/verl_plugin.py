@@ -211,7 +211,9 @@ def problem_of(recipe: RLRecipe, fields: Mapping[str, Any]) -> tuple[Asked, int]
     problem = task.problem(split, recipe.seed, number)
     told = fields["raw_prompt"][-1]["content"]
     if told != (wanted := task.prompt(problem)):
-        raise UsageError(f"the data were not made for this recipe: {split} {number} is {told!r}, not {wanted!r}")
+        raise UsageError(
+            f"the data were not made for this recipe: {split} {number} is {told!r}, not {wanted!r}"
+        )
     return Asked(task, problem), number
 
 
