@@ -414,6 +414,16 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, change: str, messa
         plugin.check(config, load_rl_recipe(config.asyncthink.recipe))
 
 
+def test_a_configuration_that_names_no_recipe_is_refused() -> None:
+    with load("hydra").initialize_config_module("verl.trainer.config", version_base=None):
+        config = load("hydra").compose("ppo_trainer")
+    config.actor_rollout_ref.rollout.name = "vllm"
+    loop = object.__new__(plugin.AsyncThinkLoop)
+    loop.config = config
+    with pytest.raises(UsageError, match=r"has no asyncthink\.recipe"):
+        asyncio.run(loop.run({}))
+
+
 def test_data_of_another_recipe_are_refused(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     recipe = load_rl_recipe(str(path))

@@ -94,7 +94,7 @@ def test_a_step_of_the_trainer(tmp_path: Path, cluster: None) -> None:
     assert len(groups) == PROBLEMS and all(len(group) == EPISODES for group in groups.values())
     for group in groups.values():
         for session, wanted in zip(group, advantages(list(group.values())), strict=True):
-            assert found[session] == {pytest.approx(wanted, abs=1e-6)}
+            assert list(found[session]) == [pytest.approx(wanted, abs=1e-6)]
 
     metrics: dict[str, Any] = {}
     trainer.resource_pool_manager = SimpleNamespace(get_n_gpus=lambda: 1)

@@ -56,7 +56,7 @@ class AsyncThinkLoop(verl.AgentLoopBase):  # pyright: ignore[reportUntypedBaseCl
             CheckpointError: the tokenizer's folder cannot be read.
             EngineError: the engine failed again and again.
         """
-        recipe = load_once(self.config.asyncthink.recipe)
+        recipe = load_once(_at(self.config, "asyncthink.recipe"))
         check(self.config, recipe)
         asked, problem = problem_of(recipe, fields)
         server = Server(self.server_manager, sampling_params)
@@ -184,13 +184,19 @@ def check(config: Any, recipe: RLRecipe) -> None:
         "algorithm.norm_adv_by_std_in_grpo": recipe.update.normalise_advantage,
     }
     for key, value in wanted.items():
-        found: Any = config
-        for name in key.split("."):
-            found = found[name]
+        found = _at(config, key)
         if found != value:
             raise UsageError(f"{key} is {found}, and the recipe or its episodes need {value}")
     if recipe.rollout.top_p != 1:
         raise UsageError(f"rollout.top_p = {recipe.rollout.top_p} is not in verl's loss: only 1.0 is")
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        if name not in config:
+            raise UsageError(f"the launch configuration has no {key}")
+        config = config[name]
+    return config
 
 
 def context_of(config: Any) -> int:
