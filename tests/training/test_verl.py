@@ -22,6 +22,7 @@ import torch
 from generating import LocalGenerate
 
 from asyncthink.engines.base import Sampling
+from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.engines.local import LocalEngine
 from asyncthink.episodes.record import Role, SegmentKind
 from asyncthink.errors import UsageError
@@ -46,7 +47,6 @@ ppo, verl_config, dicts = (
     load("verl.utils.tensordict_utils"),
 )
 compute_advantage = load("verl.trainer.ppo.v1.utils.compute_advantage_for_multi_trajectories")
-compute_loss = load("verl.trainer.ppo.core_algos.compute_policy_loss_vanilla")
 get_trainer = load("verl.trainer.ppo.v1.get_trainer_cls")
 collate = load("verl.utils.dataset.rl_dataset.collate_fn")
 plugin = load("asyncthink.training.verl_plugin")
@@ -103,6 +103,11 @@ class Worker(agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         self.background_tasks: set[asyncio.Task[None]] = set()
 
 
+def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return rows of different lengths as verl keeps them."""
+    return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
+
+
 @dataclass
 class Kept:
     """What a worker handed to TransferQueue."""
@@ -128,11 +133,8 @@ class Kept:
     def padded(self) -> Any:
         """Return a batch as the trainer makes it of what it fetches (`PPOTrainer._compute_advantage`)."""
         names = ("prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores")
-        nested = {
-            name: torch.nested.as_nested_tensor([row[name] for row in self.fields], layout=torch.jagged)
-            for name in names
-        }
-        batch = dicts.get_tensordict(nested).to_padded_tensor()
+        columns = {name: nested([row[name] for row in self.fields]) for name in names}
+        batch = dicts.get_tensordict(columns).to_padded_tensor()
         batch["token_level_rewards"] = batch["rm_scores"]
         uids = np.array([key.rsplit("_", 2)[0] for key in self.keys], dtype=object)
         return DataProto(batch=batch, non_tensor_batch={"uid": uids})
@@ -299,42 +301,65 @@ def test_verls_advantages_are_ours(step: Step, normalise: bool) -> None:
     assert len(distinct) > PROBLEMS
 
 
-def test_the_loss_is_ours_whatever_the_padding(step: Step) -> None:
+def by_the_model(step: Step) -> torch.Tensor:
+    """Return what a trainer's model says of the next token at each place of all rows, one behind the other."""
+    model = load_checkpoint(MODEL).model
+    found: list[torch.Tensor] = []
+    for row in step.kept.fields:
+        ids = row["input_ids"][None]
+        with torch.no_grad():
+            logits = model(ids, torch.arange(ids.shape[1])[None])[0, :-1]
+        said = torch.log_softmax(logits.float(), -1).gather(-1, ids[0, 1:, None])[:, 0]
+        found += [said, torch.zeros(1)]  # nobody knows what follows the last one
+    return torch.cat(found)
+
+
+def test_verls_loss_of_a_models_output_is_ours(step: Step) -> None:
+    kept, wanted = step.kept, pairs(step)
+    assert [place for place, _, _ in wanted] == list(range(len(kept.keys)))
+    lengths = [len(row["input_ids"]) for row in kept.fields]
+    own = [torch.tensor([*row.trained[1:], False]) for _, row, _ in wanted]
+    trained = torch.cat(own)  # places of the token before a trained one: the model's output stands there
+    sampled = torch.tensor([p for _, row, _ in wanted for p in (*row.logprobs[1:], 0.0)])
+    said = by_the_model(step)
+    assert (said - sampled)[trained].abs().max() < 1e-3, "the model is the sampler"
+
     torch.manual_seed(0)
-    data = compute_advantage(step.kept.padded(), step.kept.keys, "grpo", norm_adv_by_std_in_grpo=False)
-    batch = data.batch
-    mask = batch["response_mask"].bool()
-    noise = 0.25 * torch.randn(mask.shape) * mask  # no ratio above 3, where verl bounds the loss once more
-    now = (batch["rollout_log_probs"] + noise).requires_grad_()
+    now = said + 0.25 * torch.randn(said.shape)  # no ratio above 3, where verl bounds the loss once more
+    theirs, mine = now.clone().requires_grad_(), now.clone().requires_grad_()
+    counted = compute_advantage(kept.padded(), kept.keys, "grpo", norm_adv_by_std_in_grpo=False).batch
+    masks = nested([row["response_mask"] for row in kept.fields])
+    data = dicts.get_tensordict(
+        {
+            "prompts": nested([row["prompts"] for row in kept.fields]),
+            "responses": nested([row["responses"] for row in kept.fields]),
+            "response_mask": masks,
+            "old_log_probs": nested([row["rollout_log_probs"] for row in kept.fields]),
+            "advantages": load("verl.workers.utils.padding").response_to_nested(counted["advantages"], masks),
+        }
+    )
+    tokens = int(trained.sum())
+    told = {"dp_size": 1, "batch_num_tokens": tokens, "global_batch_size": None}
+    for name, value in told.items():
+        dicts.assign_non_tensor_data(data, name, value)
     actor = verl_config.omega_conf_to_dataclass(step.config.actor_rollout_ref.actor)
-    actor.global_batch_info.update(dp_size=1, batch_num_tokens=mask.sum(), global_batch_size=None)
-    theirs, _ = compute_loss(
-        old_log_prob=batch["rollout_log_probs"],
-        log_prob=now,
-        advantages=batch["advantages"],
-        response_mask=batch["response_mask"],
-        loss_agg_mode=actor.loss_agg_mode,
-        config=actor,
-    )
-    theirs.backward()
+    output = nested(torch.split(theirs, lengths))
+    loss, _ = load("verl.workers.utils.losses").ppo_loss(actor, {"log_probs": output}, data)
+
     recipe = LossRecipe(clip_low=actor.clip_ratio_low, clip_high=actor.clip_ratio_high)
-    wanted = pairs(step)
-    assert [place for place, _, _ in wanted] == list(range(len(mask)))
-    counts = [row.n_trained for _, row, _ in wanted]
-    weights = torch.tensor(row_weights(counts, recipe)).repeat_interleave(torch.tensor(counts))
-    worth = torch.tensor([advantage for _, _, advantage in wanted])
-    old = torch.tensor(
-        [p for _, row, _ in wanted for p, own in zip(row.logprobs, row.trained, strict=True) if own]
+    counts = torch.tensor([row.n_trained for _, row, _ in wanted])
+    weights = torch.tensor(row_weights([row.n_trained for _, row, _ in wanted], recipe)).repeat_interleave(
+        counts
     )
-    shared = worth.repeat_interleave(torch.tensor(counts))
-    leaf = now.detach()[mask].requires_grad_()
-    mine = policy_loss(leaf, old, old, shared, weights, recipe)
-    mine.backward()
-    gradient, own = now.grad, leaf.grad
-    assert gradient is not None and own is not None
-    assert abs(mine.item()) > 1e-4 and theirs.item() == pytest.approx(mine.item(), rel=1e-5)
-    assert torch.allclose(gradient[mask], own, rtol=1e-4, atol=1e-9)
-    assert (own == 0).any() and not gradient[~mask].any(), "some are clipped, and padding learns nothing"
+    worth = torch.tensor([advantage for _, _, advantage in wanted]).repeat_interleave(counts)
+    old = sampled[trained]
+    reference = policy_loss(mine[trained], old, old, worth, weights, recipe)
+    assert abs(reference.item()) > 1e-4 and loss.item() == pytest.approx(reference.item(), rel=1e-5)
+    loss.backward()
+    reference.backward()
+    assert theirs.grad is not None and mine.grad is not None
+    assert torch.allclose(theirs.grad, mine.grad, rtol=1e-4, atol=1e-9)
+    assert (mine.grad[trained] == 0).any() and not theirs.grad[~trained].any(), "clipped; not decoded"
 
 
 def test_failures_are_drawn_again_and_then_left_out(config: Any) -> None:
