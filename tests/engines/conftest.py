@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `engine_worlds` is shared by t
 
 from engine_worlds import SCRIPT, THIRD_PARTY, write_checkpoint
 from fault_server.control import FaultServer
+from generating import OverLocal
 from remote_worlds import FAST
 
 from asyncthink.engines.base import Engine
@@ -62,6 +63,7 @@ REMOTE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.fixture(
     params=[
         "local",
+        "generated",
         "scripted",
         "simulated",
         *REMOTE,
@@ -72,6 +74,7 @@ def engine_factory(request: pytest.FixtureRequest, folder: Path, anyio_backend: 
     """Every engine there is: a new one adds a parameter here, not tests."""
     factories: dict[str, EngineFactory] = {
         "local": lambda: LocalEngine(folder),
+        "generated": lambda: OverLocal(folder, 1400),
         "scripted": lambda: ScriptedEngine(SCRIPT),
         "simulated": lambda: SimulatedEngine(SCRIPT, Costs(steps=((1, 1e-4),))),
     }

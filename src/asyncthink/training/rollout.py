@@ -78,15 +78,41 @@ class Sampler:
         return groups
 
     async def _episode(self, asked: Asked, problem: int, sample: int) -> Rollout:
-        """Draw an episode; one that a failure of the engine touched is never trained on, but drawn again."""
-        cause = ""
-        for attempt in range(1 + REDRAWS):
-            trial = Trial(arm="train", problem=str(problem), sample=sample + attempt * self.episodes)
-            name = f"{problem:08}-{sample:04}-{attempt}"
-            seed = seed_of(self.seed, trial)
-            episode = await self.organization.think(asked, seed=seed, trial=trial, name=name)
-            failed = [trace for trace in episode.traces if trace.outcome is Outcome.ENGINE_ERROR]
-            if episode.stop_reason is not StopReason.ENGINE_ERROR and not failed:
-                return Rollout(asked=asked, episode=episode, metrics=measure(episode))
-            cause = episode.cause or (failed[0].cause if failed else None) or "the engine failed"
-        raise EngineError(f"problem {problem} failed {1 + REDRAWS} times, the last with: {cause}")
+        return await whole_episode(
+            self.organization,
+            asked,
+            seed=self.seed,
+            problem=problem,
+            sample=sample,
+            of=self.episodes,
+            name=f"{problem:08}-{sample:04}",
+        )
+
+
+async def whole_episode(
+    organization: Organization, asked: Asked, *, seed: int, problem: int, sample: int, of: int, name: str
+) -> Rollout:
+    """Draw an episode; one that a failure of the engine touched is never trained on, but drawn again.
+
+    Args:
+        organization: who thinks.
+        asked: the problem.
+        seed: of the run.
+        problem: number of the problem in its split.
+        sample: number of the episode among those `of` the problem.
+        of: episodes of the problem.
+        name: the episode's id, but for the attempt.
+
+    Raises:
+        EngineError: the engine failed again and again.
+    """
+    cause = ""
+    for attempt in range(1 + REDRAWS):
+        trial = Trial(arm="train", problem=str(problem), sample=sample + attempt * of)
+        own = seed_of(seed, trial)
+        episode = await organization.think(asked, seed=own, trial=trial, name=f"{name}-{attempt}")
+        failed = [trace for trace in episode.traces if trace.outcome is Outcome.ENGINE_ERROR]
+        if episode.stop_reason is not StopReason.ENGINE_ERROR and not failed:
+            return Rollout(asked=asked, episode=episode, metrics=measure(episode))
+        cause = episode.cause or (failed[0].cause if failed else None) or "the engine failed"
+    raise EngineError(f"problem {problem} failed {1 + REDRAWS} times, the last with: {cause}")
