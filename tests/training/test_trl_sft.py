@@ -25,7 +25,8 @@ from asyncthink.training.encoding import encode_example, tensors
 from asyncthink.training.recipe import Recipe, load_recipe
 from asyncthink.training.sft import Position, Progress, loss_of
 from asyncthink.training.synthesis import Example, Piece
-from asyncthink.training.trl.sft import Encoder, last_state, micro_batches, train_sft, trainer_of
+from asyncthink.training.trl.library import last_state
+from asyncthink.training.trl.sft import Encoder, micro_batches, train_sft, trainer_of
 
 from .chat_world import PART, QUERY, traces, write_chat_model, write_chat_recipe
 from .sft_world import examples, make_small, tiny
@@ -351,4 +352,4 @@ def test_the_command(chat: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(tmp_path / "a" / "run" / "checkpoint")
     assert "step 2  100.0%" in done.stderr and (tmp_path / "a" / "run" / "report.html").exists()
-    assert last_state(tmp_path / "a" / "run" / "trl")[1].step == 2
+    assert last_state(tmp_path / "a" / "run" / "trl")[1]["global_step"] == 2

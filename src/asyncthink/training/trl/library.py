@@ -1,9 +1,11 @@
-"""TRL's module of the asynchronous trainer, and what takes the place of a GPU in it."""
+"""TRL's module of the asynchronous trainer, what takes the place of a GPU in it, and the states that TRL saves."""
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -45,3 +47,15 @@ def tree_attention(
         options: dict[str, Any] = {"attn_mask": shown, "is_causal": not before, "enable_gqa": grouped}
         found.append(F.scaled_dot_product_attention(q, k, v, scale=scaling, **options))
     return torch.cat(found, dim=2).transpose(1, 2), None
+
+
+def last_state(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Return the last of TRL's saved states that is whole, and what it says of the trainer; None where there is none."""
+    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+    for file in folder.glob("checkpoint-*/trainer_state.json"):  # written last
+        try:
+            state: dict[str, Any] = json.loads(file.read_bytes())
+        except ValueError:
+            continue
+        found[state["global_step"]] = file.parent, state
+    return found[max(found)] if found else (None, {})

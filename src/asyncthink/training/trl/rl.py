@@ -23,7 +23,7 @@ from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow
 from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.step import Watcher, step_metrics, weighed
-from asyncthink.training.trl.library import without_gpu
+from asyncthink.training.trl.library import last_state, without_gpu
 from asyncthink.training.trl.policy import LocalPolicy, ServedPolicy
 from asyncthink.training.trl.trainer import trainer_of
 from asyncthink.training.trl.worker import Drawn, EpisodeWorker
@@ -118,8 +118,8 @@ class _Run:
             without_gpu()
         torch.set_num_threads(update.threads)
         saved = self.folder.path / "trl"
-        last = _last_checkpoint(saved)
-        begin = int(last.name.rpartition("-")[2]) if last else 0
+        last, state = last_state(saved)
+        begin = state.get("global_step", 0)
         self.folder.rewind(begin, self.recipe.rollout.kept * self.recipe.rollout.episodes)
         self.watcher.begin(update.steps, begin, self.recipe.rollout.problems * self.recipe.rollout.episodes)
         worker = EpisodeWorker(self.organization, self.draw, begin=begin, steps=update.steps)
@@ -172,13 +172,6 @@ def _save(trainer: Any, start: Path, folder: Path) -> None:
     """Write the trained model beside what came with the one to start from: tokenizer, templates, profile."""
     copy_beside(start, folder)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the last of TRL's checkpoints that is whole; None where there is none."""
-    written_last = folder.glob("checkpoint-*/trainer_state.json")
-    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in written_last}
-    return found[max(found)] if found else None
 
 
 class _Told(TrainerCallback):

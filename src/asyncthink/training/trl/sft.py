@@ -10,7 +10,6 @@ checkpoint has the same templates, so that the model is asked as it was trained.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +45,7 @@ from asyncthink.training.recipe import Recipe
 from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.sft import Position, Progress, inputs_of, shard_batches
 from asyncthink.training.synthesis import Example
+from asyncthink.training.trl.library import last_state
 
 trl: Any = import_module("trl")
 
@@ -240,7 +240,8 @@ class _Run:
     ) -> None:
         self.recipe, self.report, self.folder, self.start = recipe, report, folder, start
         self.saved = folder.path / "trl"
-        self.last, self.position = last_state(self.saved)
+        self.last, state = last_state(self.saved)
+        self.position = Position(**state["stateful_callbacks"][_Told.__name__]) if state else Position()
         folder.rewind(self.position.step)
         self.trainer = trainer_of(recipe, self.saved, encoder, self.position)
         self.trainer.add_callback(_Told(self))
@@ -305,18 +306,6 @@ class _Run:
         save_profile(made, self.profile)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
         made.rename(self.folder.checkpoint)
-
-
-def last_state(folder: Path) -> tuple[Path | None, Position]:
-    """Return the last of TRL's saved states that is whole, and the position then; None where there is none."""
-    found: dict[int, tuple[Path, Position]] = {}
-    for file in folder.glob("checkpoint-*/trainer_state.json"):  # written last
-        try:
-            position = Position(**json.loads(file.read_bytes())["stateful_callbacks"][_Told.__name__])
-        except ValueError:
-            continue
-        found[position.step] = file.parent, position
-    return found[max(found)] if found else (None, Position())
 
 
 def trainer_of(recipe: Recipe, folder: Path, encoder: Encoder, begin: Position) -> RowTrainer:

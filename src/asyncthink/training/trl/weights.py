@@ -87,13 +87,7 @@ class ServedWeights:
         Raises:
             EngineError: no server did.
         """
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in iterator}
-        if self._untied:
-            tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"].clone())
-        part = self.folder / "model.safetensors.part"
-        part.touch(mode=0o644)  # servers of another user read it too; by itself safetensors lets nobody
-        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
-        part.replace(self.folder / "model.safetensors")
+        self.write(iterator)
         refusals = anyio.run(self._reload)
         self.holders = frozenset(url for url, refusal in zip(self.urls, refusals, strict=True) if not refusal)
         if not self.holders:
@@ -101,6 +95,16 @@ class ServedWeights:
                 f"{self.urls[0]} did not take the policy: {refusals[0]}. Start it on the policy's folder: "
                 f"VLLM_SERVER_DEV_MODE=1 vllm serve {self.folder} --served-model-name {self.name}"
             )
+
+    def write(self, iterator: Iterator[tuple[str, Tensor]]) -> None:
+        """Write the weights, whole or not at all."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in iterator}
+        if self._untied:
+            tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"].clone())
+        part = self.folder / "model.safetensors.part"
+        part.touch(mode=0o644)  # servers of another user read it too; by itself safetensors lets nobody
+        safetensors.torch.save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(self.folder / "model.safetensors")
 
     async def _reload(self) -> list[str]:
         """Return what each server says against it; nothing if it has the weights."""
