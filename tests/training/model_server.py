@@ -32,6 +32,8 @@ class Handler(BaseHTTPRequestHandler):
     table: ClassVar[TokenBytes]
     eos: ClassVar[frozenset[int]]
     delay: ClassVar[float]
+    sglang: ClassVar[bool]
+    """Whether new weights come by SGLang's route instead of vLLM's."""
     lock: ClassVar = Lock()
     requests: ClassVar[list[dict[str, Any]]] = []
     reloads: ClassVar[list[str]] = []
@@ -41,7 +43,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
-            entry = {"id": "policy", "object": "model", "owned_by": "vllm", "max_model_len": 512}
+            entry = {
+                "id": "policy",
+                "object": "model",
+                "owned_by": "sglang" if self.sglang else "vllm",
+                "max_model_len": 512,
+            }
             self.answer(200, {"object": "list", "data": [entry]})
         elif self.path == "/seen":
             self.answer(200, {"requests": self.requests, "reloads": self.reloads})
@@ -53,9 +60,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/completions":
             with suppress(OSError):  # a client that has what it wants leaves
                 self.complete(body)
-        elif self.path == "/collective_rpc":
-            path = Path(body["kwargs"]["weights_path"])
-            assert body["method"] == "reload_weights"
+        elif self.path == ("/update_weights_from_disk" if self.sglang else "/collective_rpc"):
+            path = Path(body["model_path"] if self.sglang else body["kwargs"]["weights_path"])
+            assert self.sglang or body["method"] == "reload_weights"
             with self.lock:
                 tensors = safetensors.torch.load_file(path / "model.safetensors")
                 own = dict(self.model.named_parameters())
@@ -63,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
                     own[name].data.copy_(tensor)
                 self.reloads.append(str(path))
             self.answer(200, {"results": [None]})
-        elif self.path == "/reset_prefix_cache":
+        elif self.path == "/reset_prefix_cache" and not self.sglang:
             self.answer(200, {})
         else:
             self.answer(404, {})
@@ -77,8 +84,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def complete(self, body: dict[str, Any]) -> None:
-        if not body.get("return_token_ids") or body["seed"] is not None:
+        if not body.get("return_token_ids") or body.get("seed") is not None:
             self.answer(400, {"error": {"message": "token ids and no seed, please"}})
+            return
+        if not body.get("stream"):  # somebody wants to know whether ids are told
+            choice = {"index": 0, "text": "", "token_ids": body["prompt"][:1], "finish_reason": "length"}
+            self.answer(200, {"choices": [choice]})
             return
         self.requests.append({"salt": body.get("cache_salt"), "tokens": len(body["prompt"])})
         self.send_response(200)
@@ -132,9 +143,11 @@ def main() -> None:
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--sglang", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.folder)
+    Handler.sglang = arguments.sglang
     Handler.model, Handler.delay = checkpoint.model, arguments.delay
     Handler.table, Handler.eos = TokenBytes(checkpoint.tokenizer), frozenset(checkpoint.eos)
     server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)

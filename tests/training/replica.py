@@ -17,10 +17,10 @@ GUARD = 60.0
 class Replica:
     """A server process of the checkpoint."""
 
-    def __init__(self, folder: Path, checkpoint: Path, delay: float = 0.0) -> None:
+    def __init__(self, folder: Path, checkpoint: Path, delay: float = 0.0, *options: str) -> None:
         self._ready = folder / "port"
         self._command = [sys.executable, str(Path(__file__).with_name("model_server.py"))]
-        self._command += [str(checkpoint), str(self._ready), "--delay", str(delay)]
+        self._command += [str(checkpoint), str(self._ready), "--delay", str(delay), *options]
         folder.mkdir()
         self._process = subprocess.Popen(self._command)
 

@@ -122,6 +122,18 @@ def test_a_server_that_takes_no_weights(tmp_path: Path, start: Path, replicas: l
         train_trl(recipe)
 
 
+def test_a_server_that_takes_weights_as_sglang_does(tmp_path: Path, start: Path) -> None:
+    replica = Replica(tmp_path / "replica", start, 0.0, "--sglang")
+    try:
+        recipe = served(tmp_path / "run", start, replica)
+        train_trl(recipe)
+        assert len(replica.seen()["reloads"]) == 4
+        kls = [line["kl"] for line in metrics_of(Path(recipe.output))]
+        assert kls == pytest.approx([0, 0, 0], abs=1e-5)
+    finally:
+        replica.kill()
+
+
 def test_several_servers_need_a_file(tmp_path: Path, start: Path) -> None:
     changes = [
         'trainer="trl"',

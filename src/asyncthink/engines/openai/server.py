@@ -195,7 +195,7 @@ class Server:
         """Return what an error of the HTTP client means; the server may come back as it was started."""
         self.policy = None
         return Trouble(
-            _meaning(error, self.retries),
+            meaning(error, self.retries),
             transient=not isinstance(
                 error, aiohttp.ClientSSLError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError
             ),
@@ -231,7 +231,8 @@ def _broke(error: Exception) -> bool:
     return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
 
 
-def _meaning(error: Exception, retries: Retries) -> str:
+def meaning(error: Exception, retries: Retries) -> str:
+    """Return what an error of the HTTP client means, in a few words."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error

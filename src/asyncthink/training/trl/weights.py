@@ -12,8 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from asyncthink.engines.lexicon import first_line
 from asyncthink.engines.llama import Llama
+from asyncthink.engines.openai.pieces import one_line
+from asyncthink.engines.openai.retry import Retries
+from asyncthink.engines.openai.server import meaning
 from asyncthink.errors import EngineError
 from asyncthink.training.run_folder import copy_beside
 
@@ -52,7 +54,7 @@ class SharedWeights:
 
 
 class ServedWeights:
-    """Hands weights to vLLM servers through a file that they can read as well; TRL's `WeightTransferProtocol`.
+    """Hands weights to servers, vLLM's or SGLang's, through a file that they can read as well; TRL's `WeightTransferProtocol`.
 
     The file stands in a whole checkpoint folder, which is what the servers are to be started on. A server that is not
     there is left out, until it takes the weights of a later step.
@@ -61,7 +63,7 @@ class ServedWeights:
         folder: of that checkpoint; it is made.
         start: folder of the checkpoint to begin with.
         name: of the model at the servers.
-        urls: of the servers, up to and including /v1. They must run with `VLLM_SERVER_DEV_MODE=1`.
+        urls: of the servers, up to and including /v1. vLLM's must run with `VLLM_SERVER_DEV_MODE=1`.
     """
 
     def __init__(self, folder: Path, start: Path, name: str, urls: Sequence[str]) -> None:
@@ -120,17 +122,25 @@ class ServedWeights:
         return refusals
 
     async def _ask(self, http: aiohttp.ClientSession, root: str) -> str:
-        order = {"method": "reload_weights", "kwargs": {"weights_path": str(self.folder)}}
+        path = str(self.folder)
+        orders = {
+            "collective_rpc": {"method": "reload_weights", "kwargs": {"weights_path": path}},  # vLLM's
+            "update_weights_from_disk": {"model_path": path},  # SGLang's, which empties its cache by itself
+        }
         try:
-            async with http.post(f"{root}/collective_rpc", json=order) as reply:
-                if reply.status == 404:
-                    return "it has no /collective_rpc"
-                if reply.status != 200:
-                    return f"{reply.status}: {first_line(Exception(await reply.text()))}"
-            async with http.post(f"{root}/reset_prefix_cache") as reply:
-                return "" if reply.status == 200 else f"its prefix cache stays, {reply.status}"
+            for route, order in orders.items():
+                async with http.post(f"{root}/{route}", json=order) as reply:
+                    if reply.status == 404:
+                        continue
+                    if reply.status != 200:
+                        return f"{reply.status}: {one_line(await reply.text())}"
+                if route == "update_weights_from_disk":
+                    return ""
+                async with http.post(f"{root}/reset_prefix_cache") as reply:
+                    return "" if reply.status == 200 else f"its prefix cache stays, {reply.status}"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return first_line(error)
+            return meaning(error, Retries())
+        return "it takes no weights"
 
     def resume(self) -> None:
         """Do nothing."""
