@@ -67,7 +67,7 @@ def test_servers_sample_from_the_policy_of_the_step(
 
 
 class KillAt(Watcher):
-    """Kills a replica when so many episodes are there, while the others go on."""
+    """Kills a replica when so many episodes are there."""
 
     def __init__(self, replica: Replica, episodes: int, *, again: bool = False) -> None:
         self.replica, self.left, self.start_again = replica, episodes, again
@@ -75,12 +75,9 @@ class KillAt(Watcher):
     def episode(self) -> None:
         self.left -= 1
         if not self.left:
-            Thread(target=self._kill).start()
-
-    def _kill(self) -> None:
-        self.replica.kill()
-        if self.start_again:
-            self.replica.again()
+            self.replica.kill()
+            if self.start_again:  # which takes its time, in which the others go on
+                Thread(target=self.replica.again).start()
 
     def step(self, metrics: StepMetrics) -> None:
         pass
