@@ -27,6 +27,7 @@ from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
@@ -139,6 +140,7 @@ class _Run:
                 self.watcher.step(metrics)
         self._save()
         save_checkpoint(self.folder.checkpoint, self.checkpoint)
+        write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
     async def _step(self) -> StepMetrics:

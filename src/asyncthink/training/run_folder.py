@@ -26,9 +26,10 @@ from asyncthink.episodes import Episode, Role, files
 from asyncthink.episodes.store import sealed, versions
 from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
+from asyncthink.training.cards import CARD
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
-EPISODES, CHECKPOINT, CARD = "episodes.jsonl", "checkpoint", "README.md"
+EPISODES, CHECKPOINT = "episodes.jsonl", "checkpoint"
 BESIDE = (
     MODEL_CONFIG,
     PROFILE,

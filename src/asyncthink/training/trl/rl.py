@@ -15,6 +15,7 @@ from asyncthink.engines.models import folder_of
 from asyncthink.errors import UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.loss import Aggregation
 from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
@@ -133,6 +134,7 @@ class _Run:
         trainer.add_callback(_Told(self))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         _save(trainer, self.start, self.folder.checkpoint)
+        write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
     def log(self, step: int, logs: dict[str, float], seconds: float) -> None:
