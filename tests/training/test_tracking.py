@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -33,10 +34,9 @@ class Recorded:
     """The step behind which somebody presses Ctrl-C."""
     error: Exception | None = None
 
-    def init(self, **arguments: Any) -> Recorded:
+    def init(self, **arguments: Any) -> None:
         sys.stdout.write("* a line that is no checkpoint's path\n")
         self.begun.append(arguments)
-        return self
 
     def log(self, values: dict[str, float], *, step: int) -> None:
         if self.error:
@@ -54,7 +54,7 @@ def package(monkeypatch: pytest.MonkeyPatch, name: str) -> Recorded:
     """Put a package that records in the place of a tracker's: this is not the real one."""
     recorded, module = Recorded(), ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
-    module.__dict__["init"] = recorded.init
+    module.__dict__.update(init=recorded.init, log=recorded.log, finish=recorded.finish)
     monkeypatch.setitem(sys.modules, name, module)
     return recorded
 
@@ -133,16 +133,13 @@ def progress(step: int, loss: float) -> Progress:
 def test_tensorboard_forgets_what_is_made_again(tmp_path: Path) -> None:
     """The real one: its own reader finds each step once, as it was made last."""
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
-        EventAccumulator,
-    )
-
+    reader: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
     for steps in ((1, 2, 3), (3, 4)):
         tracker = Tracker("tensorboard", tmp_path, "seed = 1")
         for step in steps:
             tracker.log(progress(step, step + len(steps)))
         tracker.close()
-    read: Any = EventAccumulator(str(tmp_path / "tensorboard"))
+    read = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
     assert [(each.step, each.value) for each in read.Scalars("loss")] == [(1, 4), (2, 5), (3, 5), (4, 6)]
     assert set(read.Tags()["scalars"]) == set(figures(vars_of(progress(1, 0))))
@@ -156,9 +153,7 @@ def test_trackio_keeps_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The real one, on this machine."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
-    from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore
-
-    store: Any = SQLiteStorage
+    store: Any = import_module("trackio.sqlite_storage").SQLiteStorage
     for steps in ((1, 2), (3,)):
         tracker = Tracker("trackio", tmp_path, "seed = 1")
         for step in steps:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import uuid4
 
 from asyncthink.episodes import files
@@ -30,7 +30,7 @@ NAME, EVENTS = "tracked.txt", "tensorboard"
 
 
 class _Open(Protocol):
-    """A tracker's run that takes figures; one of trackio and wandb is so by itself."""
+    """What takes a run's figures; the packages trackio and wandb are so by themselves."""
 
     def log(self, values: dict[str, float], *, step: int) -> object: ...
 
@@ -105,11 +105,11 @@ class Tracker:
     def _begin(self, step: int) -> _Open:
         if self.kind == "tensorboard":
             return _Board(self.run / EVENTS, self._settings, step)
-        name, init = self._name(), import_module(self.kind).init
+        package, name = import_module(self.kind), self._name()
+        own = {"embed": False} if self.kind == "trackio" else {"id": name, "dir": str(self.run)}
         config = tomllib.loads(self._settings)
-        if self.kind == "trackio":
-            return init(project=PROJECT, name=name, resume="allow", config=config, embed=False)
-        return init(project=PROJECT, id=name, name=name, resume="allow", config=config, dir=str(self.run))
+        package.init(project=PROJECT, name=name, resume="allow", config=config, **own)
+        return cast("_Open", package)
 
     def _name(self) -> str:
         """Return the run's name at the tracker, which the run directory keeps."""
