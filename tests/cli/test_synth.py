@@ -27,6 +27,7 @@ COMMAND = [sys.executable, "-c", "from asyncthink.cli.main import run; run()", "
 SETTINGS = Settings(model="openai:scripted", task="vertex_cover", capacity=3, seed=5, max_forks=3)
 ARGUMENTS = ["--task", "vertex_cover", "--capacity", "3", "--seed", "5", "--max-forks", "3"]
 PAGE = Path(__file__).parents[2] / "docs" / "synthesis.md"
+PIECE = {"text": "string", "trained": "bool"}
 BAD = "Sure, here is a plan."
 
 
@@ -299,3 +300,37 @@ def test_the_page_names_every_reason_option_and_file() -> None:
         assert (PAGE.parent / target).exists(), target
     for command in re.findall(r"^    asyncthink (.*(?:\\\n.*)*)$", page, re.MULTILINE):
         assert command.startswith(("synth ", "train sft ")), command
+
+
+def test_a_folder_of_traces_is_a_data_set(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path("cache").absolute())
+    server.configure(script({index: reply(index) for index in range(3)} | {3: BAD}))
+    arguments = at(server, limit=4, output="data/traces.jsonl")
+    assert run(*arguments).exit_code == 0
+    assert not Path("data/README.md").exists(), "nobody asked"
+    assert run(*arguments, "--data-set").exit_code == 0
+    lines = [json.loads(line) for line in Path("data/traces.jsonl").read_text().splitlines()]
+    (split,) = datasets.load_dataset("data", cache_dir="cache").values()
+    assert split.to_list() == lines and len(lines) > 3
+    assert split.features["pieces"].feature == {name: datasets.Value(kind) for name, kind in PIECE.items()}
+    copied = datasets.load_dataset("parquet", data_files="data/traces.parquet", cache_dir="cache")["train"]
+    assert copied.to_list() == lines and copied.features == split.features
+    card = Path("data/README.md").read_text()
+    assert "n<1K" in card and "by the model `openai:scripted`" in card and "\n# license:" in card
+    Path("data/README.md").write_text("mine")
+    assert run(*arguments, "--data-set").exit_code == 0
+    assert Path("data/README.md").read_text() == "mine"
+
+
+def test_a_data_set_without_pyarrow_is_the_file_and_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncthink.training.cards.find_spec", dict[str, None]().get)
+    arguments = ["--model", "program", "--limit", "2", "--output", "data/t.jsonl", "--data-set"]
+    assert run(*arguments).exit_code == 0
+    assert {each.name for each in Path("data").iterdir()} == {
+        "t.jsonl",
+        "t.log.jsonl",
+        "t.report.json",
+        "README.md",
+    }
+    assert "path: t.jsonl" in Path("data/README.md").read_text()

@@ -27,6 +27,7 @@ from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Asked, CountdownProblem, get_task
 from asyncthink.training.optimizers import Optimizers
+from asyncthink.training.problems import Problems
 from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow
@@ -176,9 +177,8 @@ async def draw(
 ) -> list[list[Rollout]]:
     """Draw the groups of a step."""
     async with Organization(engine, temperature=1.0, **settings) as organization:
-        sampler = Sampler(
-            organization, get_task("countdown"), seed=seed, problems=problems, episodes=episodes
-        )
+        numbered = Problems(get_task("countdown"), seed)
+        sampler = Sampler(organization, numbered, seed=seed, problems=problems, episodes=episodes)
         return await sampler.draw(step)
 
 

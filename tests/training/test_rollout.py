@@ -24,6 +24,7 @@ from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import get_task
 from asyncthink.tasks.base import Split
+from asyncthink.training.problems import Problems
 from asyncthink.training.rollout import REDRAWS, Rollout, Sampler
 
 from .rl_cases import Recorder, World, chain_world, draw, embedded_world, tiny_config, write_chain
@@ -103,7 +104,7 @@ def test_problems_are_used_once_each_in_their_order(chain: Path) -> None:
 
     async def run() -> None:
         async with Organization(engine_of(chain), temperature=1.0, limits=CAP) as organization:
-            sampler = Sampler(organization, task, seed=9, problems=3, episodes=2)
+            sampler = Sampler(organization, Problems(task, 9), seed=9, problems=3, episodes=2)
             for step in (0, 1, 5):
                 groups = await sampler.draw(step)
                 assert [len(group) for group in groups] == [2, 2, 2]
@@ -124,7 +125,9 @@ def test_problems_are_used_once_each_in_their_order(chain: Path) -> None:
 def test_a_step_is_a_function_of_seed_and_number(chain: Path) -> None:
     async def both(steps: list[int], seed: int) -> list[Any]:
         async with Organization(engine_of(chain), temperature=1.0, limits=CAP) as organization:
-            sampler = Sampler(organization, get_task("countdown"), seed=seed, problems=2, episodes=3)
+            sampler = Sampler(
+                organization, Problems(get_task("countdown"), seed), seed=seed, problems=2, episodes=3
+            )
             return [all_texts(await sampler.draw(step)) for step in steps]
 
     first, second = anyio.run(both, [0, 1], 4)
@@ -178,7 +181,9 @@ def test_a_step_does_not_depend_on_the_one_before(chain: Path) -> None:
         engine = Recorder(chain)
         found: Any = None
         async with Organization(engine, temperature=1.0, capacity=4, limits=CAP) as organization:
-            sampler = Sampler(organization, get_task("countdown"), seed=2, problems=5, episodes=8)
+            sampler = Sampler(
+                organization, Problems(get_task("countdown"), 2), seed=2, problems=5, episodes=8
+            )
             for step in steps:
                 engine.slots.clear()
                 found = all_texts(await sampler.draw(step))
@@ -287,7 +292,9 @@ def test_what_an_engine_failed_is_drawn_again(chain: Path, failures: Failures) -
 
     async def run(engine: LocalEngine) -> list[list[Rollout]]:
         async with Organization(engine, temperature=1.0, capacity=3, limits=CAP) as organization:
-            sampler = Sampler(organization, get_task("countdown"), seed=1, problems=2, episodes=4)
+            sampler = Sampler(
+                organization, Problems(get_task("countdown"), 1), seed=1, problems=2, episodes=4
+            )
             return await sampler.draw(0, lambda: done.append(None))
 
     calm = anyio.run(run, engine_of(chain))

@@ -60,6 +60,13 @@ def synth_command(
     max_tokens: Annotated[int | None, option("--max-tokens", "Of one reply. [default: 4096]", min=1)] = None,
     at_once: Annotated[int, option("--at-once", "Questions in flight.", min=1)] = 16,
     output: Annotated[str | None, option("--output", "The file of examples, FILE.jsonl.")] = None,
+    data_set: Annotated[
+        bool,
+        option(
+            "--data-set",
+            "Make the file's folder a Hugging Face data set: a card, and a Parquet copy where pyarrow is installed.",
+        ),
+    ] = False,
     json: Annotated[bool, option("--json", "Print the statistics as JSON on standard output.")] = False,
 ) -> None:
     """Write traces for format fine-tuning; a filter drops what breaks the protocol.
@@ -93,9 +100,17 @@ def synth_command(
         failures, error = _make(source, traces, engine, limit, at_once)
         if not isinstance(error, RecordError):
             traces.finish()
+            if data_set and traces.done >= set(range(limit)):
+                _make_data_set(traces)
         if traces.done:
             _print(traces, json)
     _end(traces, limit, failures, error)
+
+
+def _make_data_set(traces: Traces) -> None:
+    from asyncthink.training.cards import write_data_set
+
+    write_data_set(traces)
 
 
 def _file(output: str | None) -> Path:

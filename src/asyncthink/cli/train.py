@@ -20,6 +20,11 @@ Changes: TypeAlias = Annotated[
         help="Change a key of the recipe, such as seed=2 or update.steps=60; repeatable.",
     ),
 ]
+Track: TypeAlias = Annotated[
+    str | None,
+    # No environment variable sets it: nothing is sent anywhere by accident.
+    typer.Option(metavar="NAME", help="Log each step's figures with trackio, wandb or tensorboard."),
+]
 
 train_app = typer.Typer(help="Train a model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,12 +39,13 @@ def train() -> None:
 def sft_command(
     recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-sft.toml.")],
     changes: Changes = None,
+    track: Track = None,
 ) -> None:
     """Format fine-tuning: make a model that speaks the protocol."""
     require("local", "training")
     from rich.console import Console
 
-    from asyncthink.cli.training import SFTProgress, shown
+    from asyncthink.cli.training import SFTProgress, shown, tracker_of
     from asyncthink.training.recipe import load_recipe
 
     settings = load_recipe(recipe, changes or ())
@@ -48,7 +54,8 @@ def sft_command(
         from asyncthink.training.trl.sft import train_sft
     else:
         from asyncthink.training.sft import train_sft
-    progress = SFTProgress(Console(stderr=True), settings.output, settings.train.tokens)
+    tracker = tracker_of(track, settings.output, settings.source)
+    progress = SFTProgress(Console(stderr=True), settings.output, settings.train.tokens, tracker=tracker)
     with shown(progress):
         folder = train_sft(settings, progress)
     sys.stdout.write(f"{folder}\n")
@@ -59,12 +66,13 @@ def sft_command(
 def rl_command(
     recipe: Annotated[str, typer.Argument(help="A recipe file, such as recipes/embedded-rl.toml.")],
     changes: Changes = None,
+    track: Track = None,
 ) -> None:
     """Organizer-worker policy optimisation: learn to organise from rewards."""
     require("local", "training")
     from rich.console import Console
 
-    from asyncthink.cli.training import RLProgress, shown
+    from asyncthink.cli.training import RLProgress, shown, tracker_of
     from asyncthink.training.rl_recipe import load_rl_recipe
 
     settings = load_rl_recipe(recipe, changes or ())
@@ -73,7 +81,8 @@ def rl_command(
         from asyncthink.training.trl.rl import train_trl as train_rl
     else:
         from asyncthink.training.owpo import train_rl
-    progress = RLProgress(Console(stderr=True), settings.output)
+    tracker = tracker_of(track, settings.output, settings.source)
+    progress = RLProgress(Console(stderr=True), settings.output, tracker=tracker)
     with shown(progress):
         folder = train_rl(settings, progress)
     sys.stdout.write(f"{folder}\n")

@@ -22,6 +22,7 @@ from asyncthink.errors import AsyncThinkError
 from asyncthink.training.report.write import write_report
 from asyncthink.training.sft import Progress as SFTStep
 from asyncthink.training.step import StepMetrics, Watcher
+from asyncthink.training.tracking import Tracker
 
 AVERAGED = 10
 """Steps that the second row of figures is the mean of."""
@@ -174,12 +175,19 @@ class RLProgress(Watcher):
         console: where.
         run: the run directory.
         now: the clock.
+        tracker: takes the steps too.
     """
 
-    def __init__(self, console: Console, run: str, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        run: str,
+        now: Callable[[], float] = time.monotonic,
+        tracker: Tracker | None = None,
+    ) -> None:
         self.display = Display(console, list(RL_FIGURES), [form for _, form in RL_FIGURES.values()])
         self.reports = Reports(run, RL_REPORT, self.display.tell)
-        self._run, self._now = run, now
+        self._run, self._now, self._tracker = run, now, tracker
         self._pace = Pace(0, now)
         self._drawn, self._episodes = 0, 0
         bars = self.display.bars
@@ -218,10 +226,14 @@ class RLProgress(Watcher):
         self.display.add(f"step {metrics.step:,}", [read(metrics) for read, _ in RL_FIGURES.values()])
         if not self.display.console.is_terminal:
             self.display.tell(self.display.line(f"step {done}", left))
+        if self._tracker is not None:
+            self._tracker.log(metrics)
         self.reports.step()
 
     def end(self) -> None:
         """Report what is not reported yet."""
+        if self._tracker is not None:
+            self._tracker.close()
         self.reports.rest()
 
 
@@ -233,14 +245,20 @@ class SFTProgress:
         run: the run directory.
         total: tokens to see.
         now: the clock.
+        tracker: takes the steps too.
     """
 
     def __init__(
-        self, console: Console, run: str, total: int, now: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        run: str,
+        total: int,
+        now: Callable[[], float] = time.monotonic,
+        tracker: Tracker | None = None,
     ) -> None:
         self.display = Display(console, list(SFT_FIGURES), [form for _, form in SFT_FIGURES.values()])
         self.reports = Reports(run, SFT_REPORT, self.display.tell)
-        self._now, self._pace = now, Pace(total, now)
+        self._now, self._pace, self._tracker = now, Pace(total, now), tracker
         self._tokens = self.display.bars.add_task("tokens", total=total, shown="making the first traces")
         self._told = now()
         self._untold = ""
@@ -257,6 +275,8 @@ class SFTProgress:
         self._untold = self.display.line(f"step {step.step:,}  {far}", left)
         if self._now() - self._told >= PLAIN_SECONDS:
             self._tell()
+        if self._tracker is not None:
+            self._tracker.log(step)
         self.reports.step()
 
     def _tell(self) -> None:
@@ -267,7 +287,14 @@ class SFTProgress:
     def end(self) -> None:
         """Tell and report what is not told and reported yet."""
         self._tell()
+        if self._tracker is not None:
+            self._tracker.close()
         self.reports.rest()
+
+
+def tracker_of(kind: str | None, run: str, settings: str) -> Tracker | None:
+    """Return the tracker that the user asked for."""
+    return None if kind is None else Tracker(kind, Path(run), settings)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Organizer-worker policy optimisation: GRPO over units of an organizer and all its workers.
 
 for each step:
-    problems      the next ones of the train split, each used once
+    problems      the next ones of the train split, each used once   problems.py
     episodes      several of each, by the model as it is           rollout.py
     rewards       one an episode                                   reward.py
     advantages    reward - mean of its problem's episodes          advantage.py
@@ -27,8 +27,9 @@ from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
-from asyncthink.tasks import get_task
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.optimizers import Optimizers
+from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
@@ -50,22 +51,31 @@ def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     """Train, going on from the run directory's last state; return the checkpoint folder.
 
     Raises:
-        UsageError: the run directory belongs to another recipe or start or cannot be written, or the model was
-            not made for the task.
+        UsageError: the run directory belongs to another recipe, start or data or cannot be written, the model was
+            not made for the task, or there are too few problems.
         RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again.
         DivergedError: the gradient is no number any more; the last state is that of the step before.
     """
+    problems = problems_of(recipe)
     checkpoint = load_start(recipe.start)
-    with RunFolder(recipe.output, recipe.source, {recipe.start: folder_of(recipe.start)}) as folder:
-        return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint).go_on)
+    inputs = {recipe.start: folder_of(recipe.start), **problems.inputs}
+    with RunFolder(recipe.output, recipe.source, inputs) as folder:
+        return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint, problems).go_on)
 
 
 class _Run:
     """A run in this process."""
 
-    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        recipe: RLRecipe,
+        watcher: Watcher,
+        folder: RunFolder,
+        checkpoint: Checkpoint,
+        problems: Problems,
+    ) -> None:
         self.recipe, self.watcher, self.folder, self.checkpoint = recipe, watcher, folder, checkpoint
         update, rollout = recipe.update, recipe.rollout
         torch.set_num_threads(update.threads)
@@ -107,7 +117,7 @@ class _Run:
         )
         self.sampler = Sampler(
             self.organization,
-            get_task(rollout.task),
+            problems,
             seed=recipe.seed,
             problems=rollout.problems,
             episodes=rollout.episodes,
@@ -130,6 +140,7 @@ class _Run:
                 self.watcher.step(metrics)
         self._save()
         save_checkpoint(self.folder.checkpoint, self.checkpoint)
+        write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
     async def _step(self) -> StepMetrics:

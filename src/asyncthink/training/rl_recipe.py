@@ -21,13 +21,18 @@ class RolloutRecipe:
     """What is thought about, and how."""
 
     task: str = "countdown"
+    data: str | None = None
+    """Its problems, where it brings none or others are meant: a file of JSON lines, or `hf:NAME`, `hf:NAME:SPLIT` or
+    `hf:FOLDER` for a data set, each as in `asyncthink eval --problems`. Their order is drawn by the seed."""
+    epochs: Count = 1
+    """How often each of the data's problems may be used; a run that needs more is refused."""
     method: Literal["asyncthink", "sequential", "parallel"] = "asyncthink"
     capacity: Annotated[int, msgspec.Meta(ge=1, le=9999)] = 4
     max_critical_path: Count | None = None
     """Cap on T: an episode that reaches it has no answer."""
     max_worker_tokens: Count | None = None
     problems: Count = 16
-    """Of a step; each is used once."""
+    """Of a step; each is used once, but for `epochs`."""
     episodes: Annotated[int, msgspec.Meta(ge=2)] = 8
     """Of each problem: a group."""
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0

@@ -1,7 +1,7 @@
 """Rollouts: a step's problems, each thought through several times by the model as it is now.
 
-Everything is a function of (seed, step): which problems, and the random numbers of every token. Problem i of the
-train split is used in one step and no other, so a resumed run neither skips nor repeats one.
+Everything is a function of (seed, step): which problems, and the random numbers of every token. Problem number i
+is used in one step and no other, so a resumed run neither skips nor repeats one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from asyncthink.evaluation.run import seed_of
 from asyncthink.runtime.fanout import together
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Asked
-from asyncthink.tasks.base import Split, Task
 
 REDRAWS = 3
 """Times that an episode is drawn again after a failure of the engine, before the run stops."""
@@ -36,16 +35,22 @@ class Sampler:
 
     Args:
         organization: who thinks; open while this is used.
-        task: whose problems of the train split are thought about.
-        seed: of the problems and of all sampling.
+        numbered: the problem that a number stands for.
+        seed: of all sampling.
         problems: how many a step has.
         episodes: how many there are of each.
     """
 
     def __init__(
-        self, organization: Organization, task: Task[object], *, seed: int, problems: int, episodes: int
+        self,
+        organization: Organization,
+        numbered: Callable[[int], Asked],
+        *,
+        seed: int,
+        problems: int,
+        episodes: int,
     ) -> None:
-        self.organization, self.task, self.seed = organization, task, seed
+        self.organization, self.numbered, self.seed = organization, numbered, seed
         self.problems, self.episodes = problems, episodes
 
     async def draw(self, step: int, done: Callable[[], None] = lambda: None) -> list[list[Rollout]]:
@@ -61,10 +66,7 @@ class Sampler:
         first = step * self.problems
         groups: list[list[Rollout]] = [[] for _ in range(self.problems)]
         cells = [(place, sample) for place in range(self.problems) for sample in range(self.episodes)]
-        asked = [
-            Asked(self.task, self.task.problem(Split.TRAIN, self.seed, first + i))
-            for i in range(self.problems)
-        ]
+        asked = [self.numbered(first + i) for i in range(self.problems)]
         found: dict[tuple[int, int], Rollout] = {}
 
         async def draw_one(cell: tuple[int, int]) -> None:

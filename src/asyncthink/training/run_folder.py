@@ -26,9 +26,10 @@ from asyncthink.episodes import Episode, Role, files
 from asyncthink.episodes.store import sealed, versions
 from asyncthink.errors import CheckpointError, UsageError
 from asyncthink.settings import packaged_recipes
+from asyncthink.training.cards import CARD
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
-EPISODES, CHECKPOINT, CARD = "episodes.jsonl", "checkpoint", "README.md"
+EPISODES, CHECKPOINT = "episodes.jsonl", "checkpoint"
 BESIDE = (
     MODEL_CONFIG,
     PROFILE,
@@ -52,7 +53,8 @@ class RunFolder:
     Args:
         path: of the folder, which is made.
         source: the recipe's text.
-        inputs: what the run begins with, a model's folder or a file of data, by the name that the recipe has for it.
+        inputs: what the run begins with, a model's folder or a file of data or its content, by the name that the
+            recipe has for it.
 
     Raises:
         UsageError: it belongs to another recipe, began with other inputs, or cannot be written; an input cannot be
@@ -60,7 +62,7 @@ class RunFolder:
         RecordError: another process is writing it.
     """
 
-    def __init__(self, path: str, source: str, inputs: Mapping[str, Path]) -> None:
+    def __init__(self, path: str, source: str, inputs: Mapping[str, Path | bytes]) -> None:
         self.path = Path(path)
         config = self.path / CONFIG
         digests = {name: _digest(file) for name, file in inputs.items()}
@@ -166,8 +168,10 @@ def _length(file: Path, lines: int) -> int:
         return sum(map(len, islice(stream, lines)))
 
 
-def _digest(source: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of a folder's own files, but for its card."""
+def _digest(source: Path | bytes) -> str:
+    """Return the SHA-256 of content, a file, or the names and contents of a folder's own files, but for its card."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
     whole = hashlib.sha256()
     try:
         folder = source.is_dir()

@@ -26,6 +26,7 @@ from asyncthink.engines.lexicon import Lexicon
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.engines.models import folder_of
 from asyncthink.errors import DivergedError, UsageError
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.encoding import IGNORED, Row, batches, encode_example, new_lexicon, tensors
 from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import Optimizers
@@ -153,6 +154,7 @@ class _Run:
         save_checkpoint(
             self.folder.checkpoint, as_checkpoint(self.model, replace(self.lexicon, profile=profile))
         )
+        write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
     def _encoded(self, example: Example) -> Row:

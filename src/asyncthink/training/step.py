@@ -22,7 +22,7 @@ class StepMetrics:
     """From 1."""
     steps: int
     problems: tuple[int, int]
-    """The first problem of the train split that was used, and the one behind the last."""
+    """Number of the first problem that was used, and the one behind the last."""
     reward: float
     reward_std: float
     """Within groups."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asyncthink.errors import RecordError
+from asyncthink.errors import RecordError, UsageError
 from asyncthink.tasks import get_task
 from asyncthink.tasks.base import Split
 from asyncthink.training.rl_recipe import RLRecipe
@@ -25,8 +25,11 @@ def write_problems(recipe: RLRecipe, folder: Path, dev: int) -> tuple[Path, Path
         dev: problems of the dev split.
 
     Raises:
+        UsageError: the problems are not the task's own.
         RecordError: a file cannot be written.
     """
+    if recipe.rollout.data is not None:
+        raise UsageError("verl is given a task's own problems: leave rollout.data out")
     sizes = {Split.TRAIN: recipe.update.steps * recipe.rollout.problems, Split.DEV: dev}
     paths: list[Path] = []
     try:

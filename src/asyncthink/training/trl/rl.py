@@ -15,8 +15,9 @@ from asyncthink.engines.models import folder_of
 from asyncthink.errors import UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
-from asyncthink.tasks import get_task
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.loss import Aggregation
+from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler
@@ -36,21 +37,27 @@ def train_trl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     A killed run goes on from TRL's last checkpoint.
 
     Raises:
-        UsageError: the recipe has a switch that TRL's loss does not have, or the run directory belongs to another.
+        UsageError: the recipe has a switch that TRL's loss does not have, the run directory belongs to another, or
+            there are too few problems.
         RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again, or a step has fewer rows than micro-batches.
     """
-    _refuse(recipe)
+    refuse(recipe)
     disable_progress_bar()
     set_verbosity_error()
     start = folder_of(recipe.start)
-    with RunFolder(recipe.output, recipe.source, {recipe.start: start}) as folder:
-        return _Run(recipe, watcher or Watcher(), folder).go_on()
+    problems = problems_of(recipe)
+    with RunFolder(recipe.output, recipe.source, {recipe.start: start, **problems.inputs}) as folder:
+        return _Run(recipe, watcher or Watcher(), folder, problems).go_on()
 
 
-def _refuse(recipe: RLRecipe) -> None:
-    """Refuse what would be done differently from what the recipe says."""
+def refuse(recipe: RLRecipe) -> None:
+    """Refuse what would be done differently from what the recipe says.
+
+    Raises:
+        UsageError: there is such a thing.
+    """
     switches = {
         "rollout.top_p": (recipe.rollout.top_p, 1.0),
         "loss.kl": (recipe.loss.kl, 0.0),
@@ -69,7 +76,7 @@ def _refuse(recipe: RLRecipe) -> None:
 class _Run:
     """A run in this process: what is drawn here is trained by TRL, and what that says of a step is kept here."""
 
-    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder) -> None:
+    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder, problems: Problems) -> None:
         self.recipe, self.watcher, self.folder = recipe, watcher, folder
         self.drawn: dict[int, tuple[list[list[Rollout]], list[list[Reward]], float]] = {}
         """Step -> its groups, what they were paid, and the seconds it took, until it is trained."""
@@ -88,7 +95,7 @@ class _Run:
         )
         self.sampler = Sampler(
             self.organization,
-            get_task(rollout.task),
+            problems,
             seed=recipe.seed,
             problems=rollout.problems,
             episodes=rollout.episodes,
@@ -127,6 +134,7 @@ class _Run:
         trainer.add_callback(_Told(self))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         _save(trainer, self.start, self.folder.checkpoint)
+        write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
     def log(self, step: int, logs: dict[str, float], seconds: float) -> None:

@@ -38,6 +38,7 @@ from asyncthink.errors import CheckpointError, DivergedError, UsageError
 from asyncthink.protocol import tags
 from asyncthink.protocol.prompts import load_prompts
 from asyncthink.runtime.agent import instructions, told
+from asyncthink.training.cards import write_model_card
 from asyncthink.training.encoding import IGNORED, Row, encode_pieces
 from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import BETAS
@@ -304,6 +305,7 @@ class _Run:
         copy_beside(self.start, made)
         model.save_pretrained(made)
         save_profile(made, self.profile)
+        write_model_card(made, self.recipe)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
         made.rename(self.folder.checkpoint)
 
