@@ -59,6 +59,7 @@ from asyncthink.tasks import get_task
 from asyncthink.training.advantage import advantages
 from asyncthink.training.loss import LossRecipe
 from asyncthink.training.optimizers import BETAS, Optimizers
+from asyncthink.training.problems import Problems
 from asyncthink.training.reward import RewardRecipe, reward_of
 from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rollout import Rollout, Sampler
@@ -104,7 +105,7 @@ def sampler_of(options: argparse.Namespace, *, served: bool = False) -> Sampler:
     limits, method = Limits(max_critical_path=CAP), options.method
     organization = Organization(engine, method=method, capacity=CAPACITY, limits=limits, temperature=1.0)
     sizes = {"problems": options.problems, "episodes": options.episodes}
-    return Sampler(organization, get_task(TASK), seed=SEED, **sizes)
+    return Sampler(organization, Problems(get_task(TASK), SEED), seed=SEED, **sizes)
 
 
 async def draw(options: argparse.Namespace) -> dict[str, Any]:
