@@ -256,7 +256,7 @@ def test_an_adapter_is_merged_and_kept(chat: Path, tmp_path: Path) -> None:
     done = train_sft(load_recipe(str(write_chat_recipe(tmp_path / "a", chat, LORA))))
     run = tmp_path / "a" / "run"
     assert sorted(each.name for each in done.iterdir()) == [
-        *("asyncthink.json", "chat_template.jinja", "config.json", "generation_config.json"),
+        *("README.md", "asyncthink.json", "chat_template.jinja", "config.json", "generation_config.json"),
         *("model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ]
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
