@@ -25,14 +25,12 @@ import torch
 from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
-from asyncthink.runtime.budget import Limits
-from asyncthink.runtime.organization import Organization
 from asyncthink.training.cards import write_model_card
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
-from asyncthink.training.rollout import Rollout, Sampler
+from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.run_folder import RunFolder, load_start
 from asyncthink.training.step import StepMetrics, Watcher, step_metrics, weighed
 from asyncthink.training.update import Updated, Updater
@@ -105,16 +103,7 @@ class _Run:
             lanes=update.threads,
             loaded=checkpoint,
         )
-        self.organization = Organization(
-            engine,
-            method=rollout.method,
-            capacity=rollout.capacity,
-            limits=Limits(
-                max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
-            ),
-            temperature=1.0,
-            top_p=rollout.top_p,
-        )
+        self.organization = organization_of(engine, rollout)
         self.sampler = Sampler(
             self.organization,
             problems,

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from asyncthink.engines.base import Engine
 from asyncthink.episodes.metrics import Metrics, measure
 from asyncthink.episodes.record import Episode, Outcome, StopReason, Trial
 from asyncthink.errors import EngineError
 from asyncthink.evaluation.run import seed_of
+from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.fanout import together
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Asked
+from asyncthink.training.rl_recipe import RolloutRecipe
 
 REDRAWS = 3
 """Times that an episode is drawn again after a failure of the engine, before the run stops."""
@@ -28,6 +31,21 @@ class Rollout:
     asked: Asked
     episode: Episode
     metrics: Metrics
+
+
+def organization_of(
+    engine: Engine, rollout: RolloutRecipe, *, temperature: float = 1.0, top_p: float | None = None
+) -> Organization:
+    """Return who thinks, as a recipe says; `top_p` None: the recipe's."""
+    limits = Limits(max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens)
+    return Organization(
+        engine,
+        method=rollout.method,
+        capacity=rollout.capacity,
+        limits=limits,
+        temperature=temperature,
+        top_p=rollout.top_p if top_p is None else top_p,
+    )
 
 
 class Sampler:

@@ -24,13 +24,11 @@ from asyncthink.engines.base import Sampling
 from asyncthink.engines.generated import GeneratedEngine, Reply
 from asyncthink.engines.openai.tokens import Tokens
 from asyncthink.errors import EngineError, UsageError
-from asyncthink.runtime.budget import Limits
-from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Asked, get_task
 from asyncthink.tasks.base import Split
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
-from asyncthink.training.rollout import Rollout, whole_episode
+from asyncthink.training.rollout import Rollout, organization_of, whole_episode
 from asyncthink.training.rows import TrainingRow, rows
 
 verl: Any = import_module("verl.experimental.agent_loop.agent_loop")
@@ -63,16 +61,8 @@ class AsyncThinkLoop(verl.AgentLoopBase):  # pyright: ignore[reportUntypedBaseCl
         folder = folder_of(self.tokenizer.name_or_path)
         engine = GeneratedEngine(server, tokens_of(folder), name=folder.name, context=context_of(self.config))
         rollout = recipe.rollout
-        limits = Limits(
-            max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
-        )
-        organization = Organization(
-            engine,
-            method=rollout.method,
-            capacity=rollout.capacity,
-            limits=limits,
-            temperature=sampling_params["temperature"],
-            top_p=sampling_params["top_p"],
+        organization = organization_of(
+            engine, rollout, temperature=sampling_params["temperature"], top_p=sampling_params["top_p"]
         )
         began = time.monotonic()
         sample = int(fields["session_id"])

@@ -13,14 +13,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from asyncthink.engines.models import folder_of
 from asyncthink.errors import UsageError
-from asyncthink.runtime.budget import Limits
-from asyncthink.runtime.organization import Organization
 from asyncthink.training.cards import write_model_card
 from asyncthink.training.loss import Aggregation
 from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
-from asyncthink.training.rollout import Rollout, Sampler
+from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.rows import TrainingRow
 from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.step import Watcher, step_metrics, weighed
@@ -83,16 +81,7 @@ class _Run:
         self.start = folder_of(recipe.start)
         self.policy = _policy(recipe, folder)
         rollout = recipe.rollout
-        limits = Limits(
-            max_critical_path=rollout.max_critical_path, max_worker_tokens=rollout.max_worker_tokens
-        )
-        self.organization = Organization(
-            self.policy.engine,
-            method=rollout.method,
-            capacity=rollout.capacity,
-            limits=limits,
-            temperature=1.0,
-        )
+        self.organization = organization_of(self.policy.engine, rollout)
         self.sampler = Sampler(
             self.organization,
             problems,
