@@ -144,7 +144,7 @@ def organizer_example(
     writer = _Writer(divider, divider.harvest(asked.problem))
     parts = list(divider.parts(asked.problem))
     random.shuffle(parts)
-    parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.8, 1.2))), most_parts)]
+    parts = parts[: min(max(FEWEST, int(len(parts) * random.uniform(0.5, 1.2))), most_parts)]
     until = inf if most_ticks is None else most_ticks * random.uniform(0.9, 1)
     shape = Shape.draw(structure, capacity, random, own_thinking, busy)
     while not writer.harvest.done and (parts or writer.open_forks):
