@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 
 from asyncthink.engines.checkpoint import load_checkpoint
+from asyncthink.engines.models import folder_of
 from asyncthink.episodes.store import read_episode
 from asyncthink.errors import EngineError, UsageError
 from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
 from asyncthink.training.step import StepMetrics, Watcher
 from asyncthink.training.trl.rl import train_trl
+from asyncthink.training.trl.weights import ServedWeights
 
 from .replica import Replica
 from .rl_cases import metrics_of, write_chain, write_recipe
@@ -139,3 +143,25 @@ def test_several_servers_need_a_file(tmp_path: Path, start: Path) -> None:
     ]
     with pytest.raises(UsageError, match="reaches one server"):
         train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", f"hf:{start}")), changes))
+
+
+def test_weights_are_handed_over_with_an_output_layer_of_their_own(tmp_path: Path) -> None:
+    """A server that keeps the old one where it is tied to the embedding would sample from half of each policy."""
+    start = folder_of("embedded-sft")
+    policy = load_checkpoint(start).model
+    assert policy.lm_head.weight is policy.model.embed_tokens.weight
+    with torch.no_grad():
+        policy.model.embed_tokens.weight.mul_(1.5)
+    handed = ServedWeights(tmp_path / "policy", start, "m", ["http://127.0.0.1:9/v1"])
+    handed.init_weight_transfer()
+    handed.write(policy.named_parameters())
+
+    told = json.loads((tmp_path / "policy" / "config.json").read_text())
+    loaded = load_checkpoint(tmp_path / "policy").model
+    assert told["tie_word_embeddings"] is False
+    assert loaded.lm_head.weight is not loaded.model.embed_tokens.weight
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    positions = torch.arange(6)[None]
+    with torch.no_grad():
+        one, other = (each.lm_head(each.hidden(ids, positions)) for each in (policy, loaded))
+    assert torch.equal(one, other)
