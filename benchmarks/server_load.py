@@ -45,7 +45,7 @@ def p99(values: list[float]) -> float:
 
 
 def run(clients: int, share: float, ticks: int, delay: float, times: int) -> dict[str, Any]:
-    more = ("--capacity", str(AGENTS), "--max-concurrency", str(clients), "--drain-seconds", "600")
+    more = ("--capacity", str(AGENTS), "--at-once", str(clients), "--drain-seconds", "600")
     with Serving("--served-model-name", "m", *more, slow={"script": script(ticks), "delay": delay}) as server:
         idle = anyio.run(alone, server.port, times)
         usual = median(stream.seconds for stream in idle)

@@ -78,7 +78,7 @@ def test_a_run_leaves_everything_behind_and_resuming_it_changes_nothing() -> Non
     assert (scores["asyncthink", "2"], scores["asyncthink", "one"]) == (0.25, 1.0)
     summary = Path("run/report.json").read_bytes()
     episodes = Path("run/episodes.jsonl").read_bytes()
-    again = run("--resume", "run", "--json")
+    again = run("--resume", "run", "--json", ASYNCTHINK_MODEL="nobody", ASYNCTHINK_SAMPLES="7")
     assert again.returncode == 0, again.stderr
     assert Path("run/episodes.jsonl").read_bytes() == episodes
     assert Path("run/report.json").read_bytes() == summary

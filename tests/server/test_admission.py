@@ -36,7 +36,7 @@ async def full(chairs: int, delay: float) -> AsyncGenerator[Starlette]:
     """A server with one place, which is taken, as are all chairs; whoever is inside gets an answer."""
     replies: list[Reply] = []
     engine = ScriptedEngine(SLOW, delay=delay)
-    async with world(engine, settings={"max_concurrency": 1, "max_waiting": chairs}) as app:
+    async with world(engine, settings={"at_once": 1, "max_waiting": chairs}) as app:
         async with anyio.create_task_group() as group:
             for n in range(1 + chairs):
                 group.start_soon(partial(keep, replies, app, stream=bool(n % 2)))
@@ -56,7 +56,7 @@ async def test_the_last_chair_is_the_last() -> None:
 
 
 async def test_a_server_without_chairs_takes_whom_it_has_a_place_for() -> None:
-    async with world(settings={"max_concurrency": 1, "max_waiting": 0}) as app:
+    async with world(settings={"at_once": 1, "max_waiting": 0}) as app:
         assert (await ask(app, CHAT, chat())).status == 200
 
 
@@ -64,7 +64,7 @@ async def test_who_waits_and_leaves_is_forgotten() -> None:
     replies: list[Reply] = []
     left: list[Reply] = []
     engine = ScriptedEngine(SLOW, delay=0.1)
-    async with world(engine, settings={"max_concurrency": 1, "max_waiting": 1}) as app:
+    async with world(engine, settings={"at_once": 1, "max_waiting": 1}) as app:
         admission: Admission = app.state.admission
         leave = anyio.Event()
 
@@ -123,7 +123,7 @@ async def test_closed_lets_those_inside_end_and_nobody_in() -> None:
 async def test_the_end_is_told_to_those_inside() -> None:
     replies: list[Reply] = []
     engine = ScriptedEngine(LONG, delay=0.005)
-    async with world(engine, settings={"max_concurrency": 2}) as app:
+    async with world(engine, settings={"at_once": 2}) as app:
         admission: Admission = app.state.admission
         async with anyio.create_task_group() as group:
             group.start_soon(partial(keep, replies, app, stream=True))

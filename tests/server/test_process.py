@@ -170,7 +170,7 @@ def test_the_limits_of_the_command_line_bind() -> None:
 
 
 def test_who_waits_and_leaves_never_thinks() -> None:
-    with Serving(*NAME, "--max-concurrency", "1", "--max-waiting", "2", slow=SLOW) as server:
+    with Serving(*NAME, "--at-once", "1", "--max-waiting", "2", slow=SLOW) as server:
         first = open_stream(server)
         server.settled(10, running=1)
         second, third = open_stream(server), open_stream(server)
@@ -189,7 +189,7 @@ def test_a_signal_lets_those_inside_end(number: int, tmp_path: Path) -> None:
     slow = {"script": {"organizer": "w " * 100 + "<ANSWER>x</ANSWER>"}, "delay": 0.01}
     replies: list[Reply] = []
     output = ("--output", str(tmp_path / "run"))
-    with Serving(*NAME, *output, "--max-concurrency", "2", slow=slow) as server:
+    with Serving(*NAME, *output, "--at-once", "2", slow=slow) as server:
 
         def client(stream: bool) -> None:
             replies.append(server.ask(CHAT, chat(stream=stream)))
@@ -266,7 +266,7 @@ def run(*arguments: str, setup: str = "") -> subprocess.CompletedProcess[str]:
         (("--host", "192.0.2.1"), "Cannot assign requested address"),
         (("--token", "two words"), "a token is one word"),
         (("--allowed-origin", "example.org"), "an origin is written as"),
-        (("--max-concurrency", "0"), "max_concurrency must be at least 1"),
+        (("--at-once", "0"), "at_once must be at least 1"),
         (("--max-tokens", "0"), "max_tokens must be above 0"),
         (("--model", "embeded"), "unknown model 'embeded': did you mean 'embedded'"),
         (("--output", ""), "--output needs a folder"),

@@ -310,12 +310,14 @@ def test_what_is_declared_is_what_was_seen() -> None:
         "countdown": {"counts": [3, 4], "largest": 20, "targets": [10, 100]}
     }
     assert limits([one(task="sudoku")]) == {"sudoku": {"blanks": [4, 9]}}
+    assert limits([one(), one(kind=Kind.FILE, file="traces.jsonl")]) is None, "a file may hold anything"
 
 
 def test_nothing_that_is_drawn_is_outside_of_what_is_declared() -> None:
     problems, random = TrainProblems(), Random(4)
     for data in ALL_KINDS:
         known = limits([data])
+        assert known is not None
         for _ in range(40):
             asked = problems(data, random)
             assert asked.task.outside(asked.problem, known[asked.task.name]) is None

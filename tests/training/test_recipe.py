@@ -52,6 +52,7 @@ def test_a_recipe_is_read(tmp_path: Path) -> None:
         ({"save_every": "0"}, ["tiny.toml", "train.save_every"]),
         ({"warmup_steps": "0"}, ["tiny.toml", "train.warmup_steps"]),
         ({"batch_tokens": "-1"}, ["tiny.toml", "train.batch_tokens"]),
+        ({"save_every": "3\n[trl.lora]\nrank = 4"}, ["tiny.toml", "[trl]", 'trainer = "trl"']),
         ({"seed": "="}, ["tiny.toml", "line 2"]),
         ({"seed": "1\nseed = 2"}, ["tiny.toml"]),
     ],

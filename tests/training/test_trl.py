@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from asyncthink.cli.main import app
 from asyncthink.engines.checkpoint import load_checkpoint
-from asyncthink.errors import EngineError, UsageError
+from asyncthink.errors import DivergedError, EngineError, UsageError
 from asyncthink.training.owpo import train_rl
+from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import load_rl_recipe
 from asyncthink.training.step import StepMetrics, Watcher
 from asyncthink.training.trl.batches import micro_batches
@@ -100,7 +101,7 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
 def test_loss_and_gradient_of_the_same_rows_are_ours(tmp_path: Path, parts: int) -> None:
     folder = write_noise(tmp_path / "start")
     recipe = load_rl_recipe(
-        str(write_recipe(tmp_path / "run", f"hf:{folder}")), [f"trl.micro_batches={parts}"]
+        str(write_recipe(tmp_path / "run", f"hf:{folder}")), ["trainer='trl'", f"trl.micro_batches={parts}"]
     )
     model = load_checkpoint(folder).model.requires_grad_(True)
     rows = random_rows(model.config.vocab_size, 12)  # far from what the model would write: ratios are clipped
@@ -150,19 +151,16 @@ def a_step(lengths: Sequence[int]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "parts", "processes", "expected"),
+    ("lengths", "parts", "expected"),
     [
-        ([5, 5, 5, 5], 2, 1, [[[0, 1]], [[2, 3]]]),
-        ([5, 5, 5, 5], 2, 2, [[[0], [1]], [[2], [3]]]),
-        ([20, 2, 2, 2], 2, 1, [[[0]], [[1, 2, 3]]]),
-        ([2, 2, 2, 20], 3, 1, [[[0, 1]], [[2]], [[3]]]),
-        ([2, 20], 2, 1, [[[0]], [[1]]]),
+        ([5, 5, 5, 5], 2, [[[0, 1]], [[2, 3]]]),
+        ([20, 2, 2, 2], 2, [[[0]], [[1, 2, 3]]]),
+        ([2, 2, 2, 20], 3, [[[0, 1]], [[2]], [[3]]]),
+        ([2, 20], 2, [[[0]], [[1]]]),
     ],
 )
-def test_how_a_step_is_dealt_out(
-    lengths: list[int], parts: int, processes: int, expected: list[list[list[int]]]
-) -> None:
-    found = micro_batches(a_step(lengths), parts, processes)
+def test_how_a_step_is_dealt_out(lengths: list[int], parts: int, expected: list[list[list[int]]]) -> None:
+    found = micro_batches(a_step(lengths), parts)
     places = [[[sample["group_id"] for sample in row.samples] for row in batch] for batch in found]
     assert sorted(place for batch in places for row in batch for place in row) == list(range(len(lengths)))
     assert places == expected
@@ -175,7 +173,7 @@ def test_how_a_step_is_dealt_out(
 
 def test_fewer_rows_than_micro_batches() -> None:
     with pytest.raises(EngineError, match="2 rows cannot be dealt out to 3"):
-        micro_batches(a_step([3, 3]), 3, 1)
+        micro_batches(a_step([3, 3]), 3)
 
 
 def test_what_stops_the_worker_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +196,37 @@ def test_switches_that_the_loss_does_not_have(tmp_path: Path, change: str) -> No
     assert not (tmp_path / "run" / "run").exists()
 
 
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="one process on one GPU"):
+        train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", "embedded-sft"))))
+
+
+def test_a_gradient_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paid = 0
+
+    def overflows(*arguments: Any) -> Reward:
+        nonlocal paid
+        paid += 1
+        reward = reward_of(*arguments)
+        return reward if paid <= 8 else replace(reward, total=float("inf"))
+
+    monkeypatch.setattr("asyncthink.training.trl.rl.reward_of", overflows)
+    start = f"hf:{write_chain(tmp_path / 'start')}"
+    with pytest.raises(DivergedError, match=r"step 2: a smaller update\.learning_rate"):
+        train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", start))))
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1], "what was earned is kept"
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "run", f"hf:{write_chain(tmp_path / 'start')}")
+    changes = ("trainer=trl", "trl.micro_batches=2", "update.checkpoint_every=2")
     done = CliRunner().invoke(
-        app, ["train", "rl", str(path), "--set", "trainer=trl", "--set", "trl.micro_batches=2"]
+        app, ["train", "rl", str(path), *(part for change in changes for part in ("--set", change))]
     )
     assert done.exit_code == 0, done.output
+    ways = tmp_path / "run" / "run" / "checkpoints"
+    assert [each.name for each in ways.iterdir()] == ["step-00002"]
+    assert load_checkpoint(ways / "step-00002").profile == load_checkpoint(ways.parent / "checkpoint").profile
     assert done.stdout.strip().endswith("checkpoint") and "step 3/3" in done.stderr
     assert (tmp_path / "run" / "run" / "report.html").exists()

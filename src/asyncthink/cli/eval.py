@@ -9,6 +9,7 @@ import typer
 
 from asyncthink.cli.options import (
     INTERRUPTED,
+    MODEL,
     Api,
     BaseUrl,
     Continuation,
@@ -47,6 +48,7 @@ PLAIN_SECONDS = 10.0
 
 @one_line_errors
 def eval_command(
+    context: typer.Context,
     recipe: Annotated[str | None, typer.Argument(help="A recipe file (TOML); options change it.")] = None,
     task: Annotated[str | None, option("--task", "What is asked: see `asyncthink tasks`.")] = None,
     methods: Annotated[
@@ -55,9 +57,7 @@ def eval_command(
             "--methods", "With commas: asyncthink, sequential, parallel, or probes: see docs/evaluation.md."
         ),
     ] = None,
-    model: Annotated[
-        str | None, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
-    ] = None,
+    model: Annotated[str | None, option("--model", MODEL)] = None,
     base_url: BaseUrl = None,
     api: Api = None,
     tokenizer: Tokenizer = None,
@@ -101,8 +101,13 @@ def eval_command(
     A killed run goes on with --resume RUN. Given again with the same --output, the same command does that too.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    for name in ("recipe", "methods", "output", "resume", "json"):
+    for name in ("context", "recipe", "methods", "output", "resume", "json"):
         options.pop(name, None)
+    if resume is not None:  # the run has its own, whatever the environment says
+        sources = {name: context.get_parameter_source(name) for name in options}
+        options = {
+            name: options[name] for name, found in sources.items() if found and found.name != "ENVIRONMENT"
+        }
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -25,6 +25,7 @@ def option(name: str, text: str, **settings: Any) -> Any:
     return typer.Option(name, envvar=variable, show_envvar=False, help=text, **settings)
 
 
+MODEL = "embedded, embedded-sft, embedded-base, hf:FOLDER, openai:NAME, scripted:FILE, or pair:ORGANIZER,WORKER of two."
 BaseUrl: TypeAlias = Annotated[
     str | None,
     option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from asyncthink.cli.options import (
     INTERRUPTED,
+    MODEL,
     Api,
     BaseUrl,
     Continuation,
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def serve_command(
-    model: Annotated[
-        str, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
-    ] = "embedded",
+    model: Annotated[str, option("--model", MODEL)] = "embedded",
     host: Annotated[str, option("--host", "Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, option("--port", "0 is any that is free.", min=0, max=65535)] = 8000,
     served_model_name: Annotated[
@@ -78,7 +77,7 @@ def serve_command(
     prices: Prices = None,
     prompts: PromptsFile = None,
     reminders: Reminders = None,
-    max_concurrency: Annotated[int, option("--max-concurrency", "Episodes at a time.")] = 64,
+    at_once: Annotated[int, option("--at-once", "Episodes at a time.")] = 64,
     max_waiting: Annotated[int, option("--max-waiting", "Requests that may wait; more get 429.")] = 256,
     max_body: Annotated[int, option("--max-body", "Bytes of a request's body.")] = 1 << 20,
     drain_seconds: Annotated[
@@ -153,7 +152,7 @@ def serve_command(
             allowed_origins=origins,
             max_body=max_body,
             max_capacity=max_capacity,
-            max_concurrency=max_concurrency,
+            at_once=at_once,
             max_waiting=max_waiting,
             drain_seconds=drain_seconds,
             save=save,

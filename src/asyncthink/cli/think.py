@@ -10,6 +10,7 @@ import typer
 
 from asyncthink.cli.options import (
     INTERRUPTED,
+    MODEL,
     Api,
     BaseUrl,
     Continuation,
@@ -48,9 +49,7 @@ NO_ANSWER, ENGINE = 3, 4
 @one_line_errors
 def think_command(
     query: Annotated[str | None, typer.Argument(help="The question; - reads standard input.")] = None,
-    model: Annotated[
-        str, option("--model", "embedded, hf:FOLDER, openai:NAME or scripted:FILE.")
-    ] = "embedded",
+    model: Annotated[str, option("--model", MODEL)] = "embedded",
     base_url: BaseUrl = None,
     api: Api = None,
     tokenizer: Tokenizer = None,

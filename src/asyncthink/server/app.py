@@ -35,7 +35,7 @@ def create_app(
         settings: whatever else was decided.
         routes: more of them, which the same checks stand before.
     """
-    admission = Admission(settings.max_concurrency, settings.max_waiting)
+    admission = Admission(settings.at_once, settings.max_waiting)
     counter = Counter(organization, settings, admission)
     paths = [
         Route(

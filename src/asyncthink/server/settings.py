@@ -33,7 +33,7 @@ class Settings:
     """Bytes of a request's body."""
     max_capacity: int = 16
     """The largest c that a request may ask for."""
-    max_concurrency: int = 64
+    at_once: int = 64
     """Episodes at a time."""
     max_waiting: int = 256
     """Requests that may wait for their turn; more are refused."""
@@ -44,7 +44,7 @@ class Settings:
     note: Note = _silent
 
     def __post_init__(self) -> None:
-        for name in ("max_body", "max_capacity", "max_concurrency"):
+        for name in ("max_body", "max_capacity", "at_once"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_waiting < 0 or not 0 <= self.drain_seconds < float("inf"):

@@ -111,8 +111,10 @@ class Mixture:
         )
 
 
-def limits(data: Sequence[DataRecipe]) -> dict[str, dict[str, Any]]:
-    """Return what a model trained on this declares to know."""
+def limits(data: Sequence[DataRecipe]) -> dict[str, dict[str, Any]] | None:
+    """Return what a model trained on this declares to know; None, which is anything, with traces from a file."""
+    if any(each.kind is Kind.FILE for each in data):
+        return None
     known: dict[str, dict[str, Any]] = {}
     counts = sorted({int(size) for each in data if each.task == "countdown" for size in each.numbers})
     if counts:

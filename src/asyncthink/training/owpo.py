@@ -121,9 +121,7 @@ class _Run:
                 self.folder.log(asdict(metrics))
                 # Before the state: what a kill leaves half written is written again.
                 if metrics.step % update.checkpoint_every == 0:
-                    save_checkpoint(
-                        self.folder.path / "checkpoints" / f"step-{metrics.step:05}", self.checkpoint
-                    )
+                    save_checkpoint(self.folder.on_the_way(metrics.step), self.checkpoint)
                 if metrics.step % update.save_every == 0:
                     self._save()
                 self.watcher.step(metrics)

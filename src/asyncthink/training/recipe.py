@@ -182,6 +182,8 @@ def load_recipe(path: str, changes: Sequence[str] = ()) -> Recipe:
     recipe = replace(recipe, source=text)
     if (recipe.model is None) is (recipe.start is None):
         raise UsageError(f"{path}: a run has either a [model] to make or a 'start' to go on from")
+    if recipe.trainer == "ours" and recipe.trl != SFTTrainerRecipe():
+        raise UsageError(f'{path}: the section [trl] belongs to trainer = "trl"')
     if recipe.trainer == "trl" and recipe.start is None:
         raise UsageError(f"{path}: trainer = \"trl\" needs a 'start' to go on from")
     if recipe.trainer == "trl" and recipe.train.optimizer != "adamw":

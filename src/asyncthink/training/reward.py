@@ -1,4 +1,4 @@
-"""What an episode is paid: PAPER section "Reward", docs/paper.md.
+"""What an episode is paid, as in the rows "reward" to "R_eta" of docs/paper.md.
 
     R = R_FE                          with a format error
     R = R_A + lambda * R_eta          otherwise,   R_eta = min(eta/c, tau) / tau

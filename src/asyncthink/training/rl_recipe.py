@@ -132,6 +132,8 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
     get_task(rollout.task)
     if recipe.reward.pooled and rollout.method != "parallel":
         raise UsageError(f'{path}: reward.pooled belongs to rollout.method = "parallel"')
+    if recipe.trainer == "ours" and recipe.trl != TRLRecipe():
+        raise UsageError(f'{path}: the section [trl] belongs to trainer = "trl"')
     if rollout.problems % recipe.update.updates:
         raise UsageError(
             f"{path}: update.updates = {recipe.update.updates} does not divide rollout.problems = {rollout.problems}"

@@ -98,6 +98,10 @@ class RunFolder:
         """Where the model is put at the end."""
         return self.path / CHECKPOINT
 
+    def on_the_way(self, step: int) -> Path:
+        """Return where the model of a step is kept."""
+        return self.path / "checkpoints" / f"step-{step:05}"
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the last state, whole or not at all.
 

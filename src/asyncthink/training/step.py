@@ -49,7 +49,7 @@ class StepMetrics:
     loss: float
     gradient_norm: float
     kl: float
-    """Of the model that learns to the sampler."""
+    """KL(sampler || model that learns), nats a token: see `Updated.kl`."""
     moved: float
     """KL of the model that learns to the model it began as, where `loss.kl` holds on to that; else 0."""
     entropy: float

@@ -25,7 +25,7 @@ class Retries:
     attempts: int = 8
     """Failures in a row, nothing delivered in between, after which an agent gives up."""
     base: float = 0.5
-    """Seconds: before try n the agent waits between half and all of base * 2^n."""
+    """Seconds: after n failures in a row the agent waits between half and all of base * 2^(n-1)."""
     longest: float = 30.0
     """Seconds: the most that it waits of its own accord."""
     patience: float = 300.0

@@ -20,18 +20,17 @@ class StepBatcher(IterableDataset[Any]):
     Args:
         source: TRL's queue of samples.
         worker: who fills it.
-        processes: ranks; each has one packed row of a micro-batch.
         parts: micro-batches of a step.
     """
 
-    def __init__(self, source: Any, worker: EpisodeWorker, *, processes: int, parts: int) -> None:
-        self._source, self._worker, self._processes, self._parts = source, worker, processes, parts
+    def __init__(self, source: Any, worker: EpisodeWorker, parts: int) -> None:
+        self._source, self._worker, self._parts = source, worker, parts
 
     def __iter__(self) -> Iterator[list[Any]]:
         source = iter(self._source)
         while True:
             step: list[dict[str, Any]] = list(islice(source, self._size()))
-            yield from micro_batches(step, self._parts, self._processes)
+            yield from micro_batches(step, self._parts)
 
     def _size(self) -> int:
         """Return how many rows the next step has, as soon as it is there."""
@@ -42,25 +41,20 @@ class StepBatcher(IterableDataset[Any]):
                 self._worker.check_health(0.0)
 
 
-def micro_batches(step: Sequence[dict[str, Any]], parts: int, processes: int) -> list[list[Any]]:
-    """Return a step's samples in so many micro-batches of a packed row for each process.
+def micro_batches(step: Sequence[dict[str, Any]], parts: int) -> list[list[Any]]:
+    """Return a step's samples in so many micro-batches of one packed row.
 
     Advantages are scaled by a micro-batch's share of the trained tokens, so that TRL's mean over each makes the mean
     over all.
     """
     trained = [int(sample["completion_mask"].sum()) for sample in step]
     packed: list[list[Any]] = []
-    shares = _cut([len(sample["input_ids"]) for sample in step], parts * processes)
-    for first in range(0, len(shares), processes):
-        places = [place for share in shares[first : first + processes] for place in share]
-        scale = sum(trained[place] for place in places) * parts / sum(trained)
-        rows: list[Any] = []
-        for share in shares[first : first + processes]:
-            row = trl.TreeRow()
-            for place in share:
-                row.add({**step[place], "advantage": step[place]["advantage"] * scale})
-            rows.append(row)
-        packed.append(rows)
+    for share in _cut([len(sample["input_ids"]) for sample in step], parts):
+        scale = sum(trained[place] for place in share) * parts / sum(trained)
+        row = trl.TreeRow()
+        for place in share:
+            row.add({**step[place], "advantage": step[place]["advantage"] * scale})
+        packed.append([row])
     return packed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from asyncthink.errors import UsageError
+
 with catch_warnings():  # that it is experimental is why its version is pinned
     simplefilter("ignore")
     trl: Any = import_module("trl.experimental.async_grpo.async_grpo_trainer")
+
+
+def one_process() -> None:
+    """Refuse several processes or GPUs, which TRL would share the rows out to.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1" or torch.cuda.device_count() > 1:
+        raise UsageError("TRL trains in one process on one GPU here: choose it, as in CUDA_VISIBLE_DEVICES=0")
 
 
 def without_gpu() -> None:

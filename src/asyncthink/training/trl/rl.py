@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from asyncthink.engines.models import folder_of
-from asyncthink.errors import UsageError
+from asyncthink.errors import DivergedError, UsageError
 from asyncthink.training.cards import write_model_card
 from asyncthink.training.loss import Aggregation
 from asyncthink.training.problems import Problems, problems_of
@@ -22,7 +23,7 @@ from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.rows import TrainingRow
 from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.step import Watcher, step_metrics, weighed
-from asyncthink.training.trl.library import last_state, without_gpu
+from asyncthink.training.trl.library import last_state, one_process, without_gpu
 from asyncthink.training.trl.policy import LocalPolicy, ServedPolicy
 from asyncthink.training.trl.trainer import trainer_of
 from asyncthink.training.trl.worker import Drawn, EpisodeWorker
@@ -35,13 +36,15 @@ def train_trl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     A killed run goes on from TRL's last checkpoint.
 
     Raises:
-        UsageError: the recipe has a switch that TRL's loss does not have, the run directory belongs to another, or
-            there are too few problems.
+        UsageError: the recipe has a switch that TRL's loss does not have, the run directory belongs to another, there
+            are too few problems, or several processes or GPUs.
         RecordError: another process is writing it, or the disk is full.
         CheckpointError: the checkpoint to start from cannot be loaded.
         EngineError: the engine failed again and again, or a step has fewer rows than micro-batches.
+        DivergedError: the gradient is no number any more.
     """
     refuse(recipe)
+    one_process()
     disable_progress_bar()
     set_verbosity_error()
     start = folder_of(recipe.start)
@@ -120,7 +123,7 @@ class _Run:
         self.watcher.begin(update.steps, begin, self.recipe.rollout.problems * self.recipe.rollout.episodes)
         worker = EpisodeWorker(self.organization, self.draw, begin=begin, steps=update.steps)
         trainer = trainer_of(self.recipe, saved, worker, self.policy.weights)
-        trainer.add_callback(_Told(self))
+        trainer.add_callback(_Told(self, trainer))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         _save(trainer, self.start, self.folder.checkpoint)
         write_model_card(self.folder.checkpoint, self.recipe)
@@ -128,6 +131,10 @@ class _Run:
 
     def log(self, step: int, logs: dict[str, float], seconds: float) -> None:
         """Keep the figures of a step, from 1."""
+        if not isfinite(logs["grad_norm"]):
+            raise DivergedError(
+                f"the gradient is no number at step {step}: a smaller update.learning_rate may mend it"
+            )
         groups, paid, rollout_seconds = self.drawn.pop(step - 1)
         rows, _ = weighed(groups, paid, normalise=False)
         updated = Updated(
@@ -174,8 +181,13 @@ def _save(trainer: Any, start: Path, folder: Path) -> None:
 class _Told(TrainerCallback):
     """Hears from TRL what a step came to."""
 
-    def __init__(self, run: _Run) -> None:
-        self._run, self._began = run, time.monotonic()
+    def __init__(self, run: _Run, trainer: Any) -> None:
+        self._run, self._trainer, self._began = run, trainer, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep a model on the way."""
+        if state.global_step % self._run.recipe.update.checkpoint_every == 0:
+            _save(self._trainer, self._run.start, self._run.folder.on_the_way(state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Keep a step's figures; the summary at the end has no loss."""

@@ -46,7 +46,7 @@ from asyncthink.training.recipe import Recipe
 from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.sft import Position, Progress, inputs_of, shard_batches
 from asyncthink.training.synthesis import Example
-from asyncthink.training.trl.library import last_state
+from asyncthink.training.trl.library import last_state, one_process
 
 trl: Any = import_module("trl")
 
@@ -211,14 +211,13 @@ def train_sft(recipe: Recipe, report: Callable[[Progress], None] = lambda _: Non
 
     Raises:
         UsageError: the run directory belongs to another recipe, start or data or cannot be written, no trace fits, or
-            TRL or its adapters refuse the recipe.
+            TRL or its adapters refuse the recipe, or there are several processes or GPUs.
         RecordError: another process is writing it.
         CheckpointError: the checkpoint to start from cannot be loaded.
         DivergedError: the gradient is no number any more.
     """
     assert recipe.start is not None, "checked when the recipe was read"
-    if torch.cuda.device_count() > 1:
-        raise UsageError("TRL trains on one GPU a process: choose it, as in CUDA_VISIBLE_DEVICES=0")
+    one_process()
     torch.set_num_threads(recipe.train.threads)
     disable_progress_bar()
     set_verbosity_error()

@@ -43,31 +43,27 @@ class EpisodeTrainer(trl.AsyncGRPOTrainer):  # pyright: ignore[reportUntypedBase
 
     def get_train_dataloader(self) -> Any:
         """Return the micro-batches of all steps, in order."""
-        processes = self.accelerator.num_processes
-        source: Any = trl._EmptyIterableDataset()
-        if self.accelerator.is_main_process:
-            self._rollout_dataset = trl.RolloutQueueDataset(
-                rollout_queue=self.rollout_queue,
-                model_version_fn=lambda: self.model_version,
-                check_health_fn=self.rollout_worker.check_health,
-                stale_after_s=self.args.heartbeat_stale_after_s,
-                metrics=self._metrics["train"],
-                max_staleness=self.args.max_staleness,
-                report_to=self.args.report_to,
-            )
-            parts = self.args.gradient_accumulation_steps
-            source = StepBatcher(self._rollout_dataset, self.rollout_worker, processes=processes, parts=parts)
-        pad = self.processing_class.pad_token_id
+        self._rollout_dataset = trl.RolloutQueueDataset(
+            rollout_queue=self.rollout_queue,
+            model_version_fn=lambda: self.model_version,
+            check_health_fn=self.rollout_worker.check_health,
+            stale_after_s=self.args.heartbeat_stale_after_s,
+            metrics=self._metrics["train"],
+            max_staleness=self.args.max_staleness,
+            report_to=self.args.report_to,
+        )
+        source = StepBatcher(
+            self._rollout_dataset, self.rollout_worker, self.args.gradient_accumulation_steps
+        )
         collate = trl.DataCollatorForRollout(
-            pad,
-            processes,
+            self.processing_class.pad_token_id,
+            1,
             groups_trained=self._trained_groups,
             metrics=self._metrics["train"],
             token_budget=0,
         )
-        loader = DataLoader(source, batch_size=1, collate_fn=collate, num_workers=0)
-        # Accelerate's loader looks a batch ahead, into a step that is not drawn yet: only needed to share batches out.
-        return loader if processes == 1 else self.accelerator.prepare(loader)
+        # Not Accelerate's loader, which looks a batch ahead, into a step that is not drawn yet.
+        return DataLoader(source, batch_size=1, collate_fn=collate, num_workers=0)
 
 
 def trainer_of(

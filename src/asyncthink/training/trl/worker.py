@@ -42,7 +42,6 @@ class EpisodeWorker:
         draw: makes the rows of a step, numbered from 0.
         begin: number of the first step.
         steps: number behind the last.
-        ahead: steps that may be drawn before the one that they follow is trained: 0 is on policy.
     """
 
     def __init__(
@@ -52,14 +51,13 @@ class EpisodeWorker:
         *,
         begin: int,
         steps: int,
-        ahead: int = 0,
     ) -> None:
         self.rollout_buffer: queue.Queue[Any] = queue.Queue()
         self.metrics_queue: queue.Queue[Any] = queue.Queue()
         self.sizes: queue.Queue[int] = queue.Queue()
         """Rows of each step that is in the buffer."""
         self._organization, self._draw = organization, draw
-        self._begin, self._steps, self._ahead = begin, steps, ahead
+        self._begin, self._steps = begin, steps
         self._version = 0
         """1 once the first weights are there."""
         self._stopped = threading.Event()
@@ -111,7 +109,7 @@ class EpisodeWorker:
             group.cancel_scope.cancel()
 
     async def _step(self, place: int, step: int) -> None:
-        while self._version + self._ahead <= place:
+        while self._version <= place:  # on policy: the step before is trained first
             await anyio.sleep(POLL_SECONDS)
         version = self._version
         drawn = await self._draw(step)
