@@ -58,9 +58,6 @@ async def make(folder: Path, temporary: Path) -> None:
             await tab.press("n")
             await tab.press("k")
             await tab.screenshot(folder / "episode.png", height=1000)
-            await tab.screenshot(folder / "episode-dark.png", height=1000, dark=True)
-            await tab.press("Escape")
-            await tab.screenshot(folder / "episode-phone.png", width=390, height=844)
             assert tab.errors == [], tab.errors
     with Serving("--model", "embedded", "--runs", str(temporary / "runs"), setup=AT_A_WALK) as server:
         async with browser(temporary / "walking") as tab:

@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from asyncthink.cli import training
+from asyncthink.cli import train_progress
 from asyncthink.cli.main import app
-from asyncthink.cli.training import Pace, Reports, RLProgress, SFTProgress, shown
+from asyncthink.cli.train_progress import Pace, Reports, RLProgress, SFTProgress, shown
 from asyncthink.errors import EngineError
 from asyncthink.training.sft import Progress
 from asyncthink.training.step import StepMetrics
@@ -321,7 +321,7 @@ def test_means_are_over_the_last_ten_steps() -> None:
 
 def test_fine_tuning_tells_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[int] = []
-    monkeypatch.setattr(training, "write_report", lambda runs, folder: reports.append(seen))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(train_progress, "write_report", lambda runs, folder: reports.append(seen))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     seconds, seen = 0.0, 0
     out = StringIO()
     progress = SFTProgress(Console(file=out, width=40), "run", 1000, lambda: seconds)
@@ -341,7 +341,7 @@ def test_fine_tuning_tells_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyP
 
 def test_reports_come_every_so_many_steps_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    monkeypatch.setattr(training, "write_report", lambda runs, folder: written.append(done))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(train_progress, "write_report", lambda runs, folder: written.append(done))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     done = 0
     progress = RLProgress(Console(file=StringIO()), "run")
     with pytest.raises(EngineError), shown(progress):

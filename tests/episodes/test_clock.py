@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from asyncthink.episodes import Episode, Outcome, schedule
-from asyncthink.episodes.simulation import simulate
+from asyncthink.episodes.ticks import simulate
 
 from .episode_worlds import decoded, episode, inserted, organizer, random_episode, worker
 

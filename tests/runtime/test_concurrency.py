@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from asyncthink import Episode, Organization, measure
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import EpisodeBuilder, Event, Outcome, StopReason, fold, schedule
-from asyncthink.episodes.simulation import simulate
+from asyncthink.episodes.ticks import simulate
 from asyncthink.errors import EngineError
 from asyncthink.runtime.agent import Result
 from asyncthink.runtime.worker import Assignment

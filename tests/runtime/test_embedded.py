@@ -12,7 +12,7 @@ from asyncthink import Episode, Organization, load_engine
 from asyncthink.engines.local import LocalEngine, LocalSession
 from asyncthink.engines.models import EMBEDDED
 from asyncthink.episodes import SegmentKind
-from asyncthink.episodes.simulation import simulate
+from asyncthink.episodes.ticks import simulate
 from asyncthink.tasks import recognise
 
 pytestmark = pytest.mark.anyio

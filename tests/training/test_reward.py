@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from asyncthink.episodes import Episode, Outcome, Role, Trace, measure
-from asyncthink.episodes.simulation import simulate
+from asyncthink.episodes.ticks import simulate
 from asyncthink.runtime.budget import Limits
 from asyncthink.training.reward import Reward, RewardRecipe, reward_of
 

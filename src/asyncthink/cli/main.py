@@ -1,6 +1,6 @@
 """The command line: arguments -> configuration -> one call. Heavy imports wait for the command that needs them.
 
-Exit status: 0 done or answered, 1 the output could not be written, 2 usage, 3 no answer, 4 engine, 130 interrupted.
+Exit status: 0 done or answered, 1 the output could not be written or a training diverged, 2 usage, 3 no answer, 4 engine, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asyncthink.cli.view import view_command
 
 app = typer.Typer(
     name="asyncthink",
-    epilog="Exit status: 0 answered or done, 1 output failed, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
+    epilog="Exit status: 0 answered or done, 1 output or training failed, 2 usage, 3 no answer, 4 engine, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -45,7 +45,7 @@ def sft_command(
     require("local", "training")
     from rich.console import Console
 
-    from asyncthink.cli.training import SFTProgress, shown, tracker_of
+    from asyncthink.cli.train_progress import SFTProgress, shown, tracker_of
     from asyncthink.training.recipe import load_recipe
 
     settings = load_recipe(recipe, changes or ())
@@ -72,7 +72,7 @@ def rl_command(
     require("local", "training")
     from rich.console import Console
 
-    from asyncthink.cli.training import RLProgress, shown, tracker_of
+    from asyncthink.cli.train_progress import RLProgress, shown, tracker_of
     from asyncthink.training.rl_recipe import load_rl_recipe
 
     settings = load_rl_recipe(recipe, changes or ())
