@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import TypeAlias
 
 EPSILON = 1e-4
 """Added to the standard deviation, where it is divided by."""
+Worth: TypeAlias = float | Sequence[float]
+"""A row's advantage, or that of each of its trained tokens."""
 
 
 def advantages(rewards: Sequence[float], *, normalise: bool = False) -> list[float]:

@@ -4,7 +4,7 @@ for each step:
     problems      the next ones of the train split, each used once   problems.py
     episodes      several of each, by the model as it is           rollout.py
     rewards       one an episode                                   reward.py
-    advantages    reward - mean of its problem's episodes          advantage.py
+    advantages    reward - mean of its problem's episodes          advantage.py, credit.py
     rows          one a trace, its own decoded tokens trained      rows.py
     loss          every row with its episode's advantage           loss.py, update.py
 
@@ -23,14 +23,18 @@ import anyio
 import torch
 
 from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
+from asyncthink.engines.detokenize import TokenBytes
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
+from asyncthink.training.advantage import Worth
 from asyncthink.training.cards import write_model_card
+from asyncthink.training.credit import credited
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.problems import Problems, problems_of
 from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler, organization_of
+from asyncthink.training.rows import TrainingRow
 from asyncthink.training.run_folder import RunFolder, load_start
 from asyncthink.training.step import StepMetrics, Watcher, step_metrics, weighed
 from asyncthink.training.update import Updated, Updater
@@ -86,6 +90,7 @@ class _Run:
             embedding_learning_rate=update.learning_rate,
             weight_decay=update.weight_decay,
         )
+        self.table = TokenBytes(checkpoint.tokenizer)
         self.position = Position()
         if state := self.folder.load(kept=rollout.kept * rollout.episodes):
             self.model.load_state_dict(state["model"])
@@ -160,10 +165,9 @@ class _Run:
         """Learn from all groups, in as many updates as the recipe says."""
         update = self.recipe.update
         scale = update.scale(self.position.step)
+        size = len(groups) // update.updates
         parts = [
-            weighed(groups[i : i + size], rewards[i : i + size], normalise=update.normalise_advantage)
-            for size in [len(groups) // update.updates]
-            for i in range(0, len(groups), size)
+            self._weighed(groups[i : i + size], rewards[i : i + size]) for i in range(0, len(groups), size)
         ]
         parts = [part for part in parts if part[0]]
         old = (
@@ -172,6 +176,17 @@ class _Run:
             else [None] * len(parts)
         )
         return [self.updater.step(*part, scale, before) for part, before in zip(parts, old, strict=True)]
+
+    def _weighed(
+        self, groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[Reward]]
+    ) -> tuple[list[TrainingRow], list[Worth]]:
+        """Return the rows of some groups with their advantages."""
+        rows, worth = list[TrainingRow](), list[Worth]()
+        for group, paid in zip(groups, rewards, strict=True):
+            own, shared = weighed([group], [paid], normalise=self.recipe.update.normalise_advantage)
+            rows += own
+            worth += credited(group, own, shared, self.table) if self.recipe.update.fork_credit else shared
+        return rows, worth
 
     def _save(self) -> None:
         self.folder.save(

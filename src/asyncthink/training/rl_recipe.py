@@ -11,6 +11,7 @@ import msgspec
 from asyncthink.errors import UsageError
 from asyncthink.settings import load
 from asyncthink.tasks import get_task
+from asyncthink.tasks.countdown import Countdown
 from asyncthink.training.loss import LossRecipe
 from asyncthink.training.recipe import Count
 from asyncthink.training.reward import RewardRecipe
@@ -60,6 +61,10 @@ class UpdateRecipe:
     """Of the gradient."""
     normalise_advantage: bool = False
     """Divide by the group's standard deviation."""
+    fork_credit: bool = False
+    """Weigh what a fork asks by what its return added to the score, less what such forks added on average, in place of
+    the episode's advantage; that it forks, and all else, keeps that. Not in the paper; for tasks whose answer is
+    several, such as countdown."""
     batch_tokens: Count = 2_048
     """Tokens, padding included, that go through the model at a time: a matter of memory and speed only."""
     bfloat16: bool = False
@@ -129,11 +134,15 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
     recipe, text = load(path, RLRecipe, changes, hidden=["source"])
     recipe = replace(recipe, source=text)
     rollout = recipe.rollout
-    get_task(rollout.task)
+    task = get_task(rollout.task)
     if recipe.reward.pooled and rollout.method != "parallel":
         raise UsageError(f'{path}: reward.pooled belongs to rollout.method = "parallel"')
     if recipe.trainer == "ours" and recipe.trl != TRLRecipe():
         raise UsageError(f'{path}: the section [trl] belongs to trainer = "trl"')
+    if recipe.update.fork_credit and not isinstance(task, Countdown):
+        raise UsageError(
+            f"{path}: update.fork_credit needs answers that add up, as countdown has: not {rollout.task}"
+        )
     if rollout.problems % recipe.update.updates:
         raise UsageError(
             f"{path}: update.updates = {recipe.update.updates} does not divide rollout.problems = {rollout.problems}"

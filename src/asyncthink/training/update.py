@@ -12,6 +12,7 @@ from torch import Tensor
 from asyncthink.engines.llama import Llama
 from asyncthink.engines.sampling import nucleus
 from asyncthink.errors import DivergedError
+from asyncthink.training.advantage import Worth
 from asyncthink.training.loss import LossRecipe, divergence, n_clipped, policy_loss, row_weights
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.rl_recipe import UpdateRecipe
@@ -126,7 +127,7 @@ class Updater:
     def step(
         self,
         rows: Sequence[TrainingRow],
-        advantages: Sequence[float],
+        advantages: Sequence[Worth],
         scale: float,
         old: Sequence[Tensor] | None = None,
     ) -> Updated:
@@ -134,7 +135,7 @@ class Updater:
 
         Args:
             rows: what is learned from.
-            advantages: of each row's episode.
+            advantages: of each row's episode, or of each of its trained tokens.
             scale: share of the learning rate.
             old: what `old_logprobs` said when the step began; None on policy.
 
@@ -156,7 +157,7 @@ class Updater:
             sampler = torch.tensor(
                 [p for row in batch for p, own in zip(row.logprobs, row.trained, strict=True) if own]
             )
-            advantage = torch.tensor([advantages[place] for place in places]).repeat_interleave(repeats)
+            advantage = torch.cat([_spread(advantages[place], counts[place]) for place in places])
             weight = torch.tensor([weights[place] for place in places]).repeat_interleave(repeats)
             loss = policy_loss(logprobs, before, sampler, advantage, weight, self.loss)
             if self.reference is not None:
@@ -211,3 +212,8 @@ class Updater:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.update.bfloat16)
+
+
+def _spread(worth: Worth, tokens: int) -> Tensor:
+    """Return the advantage of each of a row's trained tokens, [tokens]."""
+    return torch.tensor(worth) if isinstance(worth, Sequence) else torch.full((tokens,), float(worth))

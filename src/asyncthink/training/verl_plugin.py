@@ -177,6 +177,8 @@ def check(config: Any, recipe: RLRecipe) -> None:
         found = _at(config, key)
         if found != value:
             raise UsageError(f"{key} is {found}, and the recipe or its episodes need {value}")
+    if recipe.update.fork_credit:
+        raise UsageError("update.fork_credit is not in verl's loss")
     if recipe.rollout.top_p != 1:
         raise UsageError(f"rollout.top_p = {recipe.rollout.top_p} is not in verl's loss: only 1.0 is")
 

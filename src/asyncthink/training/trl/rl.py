@@ -65,6 +65,7 @@ def refuse(recipe: RLRecipe) -> None:
         "loss.aggregation": (recipe.loss.aggregation, Aggregation.TOKEN),
         "loss.importance_cap": (recipe.loss.importance_cap, None),
         "update.updates": (recipe.update.updates, 1),
+        "update.fork_credit": (recipe.update.fork_credit, False),
     }
     for name, (value, only) in switches.items():
         if value != only:
