@@ -30,7 +30,7 @@ def card_of(folder: Path) -> tuple[dict[str, Any], str]:
 @pytest.mark.parametrize("trainer", ["ours", "trl"])
 def test_reinforcement_learning_writes_one(tmp_path: Path, trainer: str) -> None:
     start = f"hf:{write_chain(tmp_path / 'chain')}"
-    changes = [f'trainer="{trainer}"', "update.steps=1", "trl.micro_batches=2"]
+    changes = [f'trainer="{trainer}"', "update.steps=1"]
     recipe = load_rl_recipe(str(write_recipe(tmp_path / "a", start)), changes)
     folder = trl_rl.train_trl(recipe) if trainer == "trl" else owpo.train_rl(recipe)
     header, text = card_of(folder)

@@ -70,7 +70,7 @@ def test_a_resumed_run_goes_on_in_the_same_one(
     found = package(monkeypatch, kind)
     found.interrupt = 2
     path = str(write_recipe(tmp_path / "a", f"hf:{write_chain(tmp_path / 'chain')}"))
-    arguments = ["rl", path, "--track", kind, "--set", f'trainer="{trainer}"', "--set", "trl.micro_batches=2"]
+    arguments = ["rl", path, "--track", kind, "--set", f'trainer="{trainer}"']
     assert train(*arguments).exit_code == 130
     done = train(*arguments)
     assert done.exit_code == 0, done.output
