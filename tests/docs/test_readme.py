@@ -72,7 +72,7 @@ def figures() -> list[str]:
         f"{growth['scripted']['cpu_ms']:.2f}x",
         *(
             " and ".join(f"{row[name]:.2f}x" for row in peers)
-            for name in ("langgraph", "openai-agents", "pydantic-ai")
+            for name in ("langgraph", "openai-agents", "pydantic-ai", "langgraph-bare")
         ),
         f"{training['tokens'] / 1e6:.1f} million tokens, {training['minutes']:.0f} minutes",
         f"{result('local_engine')['ratio']:.2f}x",
@@ -82,6 +82,10 @@ def figures() -> list[str]:
         " and ".join(
             f"{row['our_share']:.2f}x" for row in result("openai_client")["rows"] if row["api"] == "chat"
         ),
+        "; ".join(
+            f"{row['all_seconds']:.1f} s, {row['ratio_all']:.1f}x" for row in result("view_open")["rows"]
+        ),
+        f"{result('server_load')['p99_over_idle']:.2f}x",
     ]
 
 
