@@ -439,6 +439,19 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, change: str, messa
         plugin.check(config, load_rl_recipe(config.asyncthink.recipe))
 
 
+@pytest.mark.parametrize(
+    ("section", "change"), [("update", {"fork_credit": True}), ("rollout", {"top_p": 0.95})]
+)
+def test_what_verls_loss_does_not_have_is_refused(
+    tmp_path: Path, section: str, change: dict[str, Any]
+) -> None:
+    config = config_of(tmp_path, "actor_rollout_ref.rollout.top_p=" + str(change.get("top_p", 1.0)))
+    recipe = load_rl_recipe(config.asyncthink.recipe)
+    other = replace(recipe, **{section: replace(getattr(recipe, section), **change)})
+    with pytest.raises(UsageError, match=f"{section}.{next(iter(change))}.* not in verl's loss"):
+        plugin.check(config, other)
+
+
 def test_a_configuration_that_names_no_recipe_is_refused() -> None:
     with load("hydra").initialize_config_module("verl.trainer.config", version_base=None):
         config = load("hydra").compose("ppo_trainer")
