@@ -80,9 +80,12 @@ class Organization:
 
     Args:
         engine: the model; opened and closed with the organization.
+        method: a `Method`: who thinks, and how traces are put together.
         capacity: c, the organizer and at most c-1 active workers; None: the model's, else the task's, else 4.
+        limits: budgets of each episode; None: none.
         temperature: 0 is greedy; None: what the model declares. Parallel traces differ by sampling only, so a
             model that declares greedy decoding is sampled at `PARALLEL_TEMPERATURE` there.
+        top_p: samples come from the likeliest tokens that together have so much probability.
         workers: named workers that a fork can address, beside the model itself.
         prompts: what a model is told that was not trained on the protocol; None: the package's own.
         price: of the model's tokens; with it the record has costs, and `limits.max_cost` can be kept.

@@ -64,6 +64,7 @@ class DataRecipe:
     capacities: Shares = field(default_factory=lambda: {"4": 1.0})
     """Agent pool capacity stated in the prompt; a worker's states none."""
     structure: Structure = Structure.RANDOM
+    """When an organizer forks, thinks and joins: random, sequential, pairs or waves."""
     own_thinking: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
     """Where a random structure may fork or join, it searches a part itself with a probability that is drawn for each
     trace between 0 and this; else, where it may do both, it forks with one between `busy` and 1."""

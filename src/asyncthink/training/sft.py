@@ -38,7 +38,13 @@ INITIAL_STD = 0.02
 
 
 def loss_of(model: Llama, ids: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-    """Return the mean loss over trained tokens, and the share of them predicted right."""
+    """Return the mean loss over trained tokens, in nats, and the share of them predicted right.
+
+    Args:
+        model: what learns.
+        ids: of a padded batch, [B, T].
+        targets: the token behind each, `IGNORED` where none is trained, [B, T].
+    """
     kept = targets != IGNORED
     positions = torch.arange(ids.shape[1]).expand_as(ids)
     logits = model.lm_head(model.hidden(ids, positions)[kept]).float()

@@ -47,7 +47,9 @@ class StepMetrics:
     rows: int
     trained_tokens: int
     loss: float
+    """Sum over the step's updates, each weighed as `loss.aggregation` says, `loss.kl`'s term included."""
     gradient_norm: float
+    """Before it was cut to `update.max_norm`, mean of the updates."""
     kl: float
     """KL(sampler || model that learns), nats a token: see `Updated.kl`."""
     moved: float
@@ -55,6 +57,7 @@ class StepMetrics:
     entropy: float
     """Of the policy, mean of a trained token, in nats: estimated by -log p of what was sampled."""
     clipped: float
+    """Share of trained tokens whose ratio was clipped; 0 on policy."""
     rollout_seconds: float
     update_seconds: float
     tokens_per_second: float
