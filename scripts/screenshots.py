@@ -42,7 +42,7 @@ def make_run(path: Path) -> None:
     with RunDirectory.create(path, 'command = "think"\n', {"command": "think --task countdown"}) as run:
         for number in range(EPISODES):
             query = task.prompt(task.problem(Split.DEV, 0, number))
-            run.append(think_sync(query, model="embedded", temperature=0.5, seed=number))
+            run.append(think_sync(query, model="embedded", seed=number))
 
 
 async def make(folder: Path, temporary: Path) -> None:

@@ -1,6 +1,6 @@
 """Language models that organise their own thinking: fork, go on, join, answer.
 
-    episode = await think("Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28.")
+    episode = await think("Using the numbers 3, 4, 6, 8, find 4 different expressions that equal 24.")
     print(episode.answer, measure(episode).critical_path)
 
 The names are imported when they are first used, so that `asyncthink --help` is quick.

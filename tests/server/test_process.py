@@ -42,10 +42,14 @@ def test_the_openai_package_with_the_embedded_model() -> None:
     messages: Any = [{"role": "user", "content": QUERY}]
     with Serving("--model", "embedded") as server, client(server) as ours:
         assert next(model.id for model in ours.models.list()) == "embedded"
-        whole = ours.chat.completions.create(model="embedded", messages=messages)
+        whole = ours.chat.completions.create(model="embedded", messages=messages, seed=3)
         chunks = list(
             ours.chat.completions.create(
-                model="embedded", messages=messages, stream=True, stream_options={"include_usage": True}
+                model="embedded",
+                messages=messages,
+                stream=True,
+                stream_options={"include_usage": True},
+                seed=3,
             )
         )
         with pytest.raises(openai.BadRequestError, match="only knows countdown"):
@@ -64,7 +68,7 @@ def test_the_openai_package_with_the_embedded_model() -> None:
     extra: Any = whole.model_extra
     assert extra["asyncthink"]["score"] > 0 and extra["asyncthink"]["metrics"]["forks"] >= 1
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
-    assert "".join(delta.content or "" for delta in deltas) == answer  # greedy
+    assert "".join(delta.content or "" for delta in deltas) == answer  # the same seed
     reasoning = [str(getattr(delta, "reasoning", None) or "") for delta in deltas]
     assert "<FORK-1>" in "".join(reasoning) and sum(map(bool, reasoning)) > 20
     assert chunks[-1].usage == whole.usage and whole.usage and whole.usage.completion_tokens > 50

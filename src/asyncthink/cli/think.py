@@ -85,7 +85,7 @@ def think_command(
 ) -> None:
     """Think one question through with an organizer and its workers.
 
-    asyncthink think "Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28."
+    asyncthink think "Using the numbers 3, 4, 6, 8, find 4 different expressions that equal 24."
 
     asyncthink think --task countdown --numbers 2,3,5,7 --target 28
     """
@@ -162,7 +162,7 @@ def _question(query: str | None, task: str | None, numbers: str | None, target: 
             raise UsageError("--numbers and --target need --task countdown")
         text = _standard_input() if query == "-" else (query or "").strip()
         if not text:
-            raise UsageError('there is no question: asyncthink think "Using the numbers 2, 3, 5, 7, ..."')
+            raise UsageError('there is no question: asyncthink think "Using the numbers 3, 4, 6, 8, ..."')
         return text
     if query is not None:
         raise UsageError("give either a question or --task, not both")

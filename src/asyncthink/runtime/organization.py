@@ -76,7 +76,7 @@ class Organization:
     """An engine held open for many queries.
 
         async with Organization(load_engine("embedded")) as organization:
-            episode = await organization.think("Using the numbers 2, 3, 5, 7, find ...")
+            episode = await organization.think("Using the numbers 3, 4, 6, 8, find ...")
 
     Args:
         engine: the model; opened and closed with the organization.
