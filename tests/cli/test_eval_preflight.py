@@ -83,8 +83,14 @@ BAD: list[tuple[list[str], list[str]]] = [
     ([*EMBEDDED, "--prompts", "nowhere.toml"], ["nowhere.toml"]),
     ([*EMBEDDED, "--problems", "nowhere.jsonl"], ["nowhere.jsonl", "No such file"]),
     (["--task", "contest_math", *SCRIPTED[2:]], ["--problems FILE.jsonl"]),
-    (["--task", "vertex_cover", "--limit", "1"], ["only knows countdown, countdown-paper, sudoku", "--model openai:MODEL"]),
-    (["--task", "cases", "--limit", "1"], ["only knows countdown, countdown-paper, sudoku", "--model openai:MODEL"]),
+    (
+        ["--task", "vertex_cover", "--limit", "1"],
+        ["only knows countdown, countdown-paper, sudoku", "--model openai:MODEL"],
+    ),
+    (
+        ["--task", "cases", "--limit", "1"],
+        ["only knows countdown, countdown-paper, sudoku", "--model openai:MODEL"],
+    ),
     ([*EMBEDDED, "--model", "embeded"], ["unknown model 'embeded'", "did you mean 'embedded'"]),
     ([*EMBEDDED, "--model", "hf:nowhere"], ["nowhere"]),
     ([*EMBEDDED, "--base-url", "http://127.0.0.1:1/v1"], ["only make sense with --model openai:MODEL"]),

@@ -130,7 +130,13 @@ def hold_true(seen: Seen, reward: RewardRecipe, *, updates: int = 1) -> None:
 def test_a_run_on_the_embedded_model(tmp_path: Path, seen: Seen) -> None:
     """Two problems, two episodes each: metrics that are true, and checkpoints that think."""
     recipe = tiny(
-        tmp_path, "embedded", steps="2", episodes="2", max_critical_path="600", learning_rate="1e-5"
+        tmp_path,
+        "embedded",
+        capacity="4",
+        steps="2",
+        episodes="2",
+        max_critical_path="600",
+        learning_rate="1e-5",
     )
     before = weights(EMBEDDED)
     folder = train_rl(recipe, seen)

@@ -132,7 +132,13 @@ def test_killed_ten_times(tmp_path: Path, chain: str, model: str) -> None:
     """The embedded model needs long episodes: one that is cut off has no answer, and all of those are paid the same."""
     changes = {
         "chain": {"steps": "45", "problems": "4", "updates": "2", "save_every": "2"},
-        "embedded": {"steps": "31", "episodes": "2", "max_critical_path": "600", "bfloat16": "true"},
+        "embedded": {
+            "capacity": "4",
+            "steps": "31",
+            "episodes": "2",
+            "max_critical_path": "600",
+            "bfloat16": "true",
+        },
     }[model]
     start = chain if model == "chain" else model
     killed_and_whole(tmp_path, start, 10, 2, threads="2", learning_rate="1e-4", **changes)
