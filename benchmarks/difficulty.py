@@ -1,6 +1,6 @@
 """Forks against difficulty: 3 and 4 numbers, one to four expressions wanted, before and after learning.
 
-    python benchmarks/difficulty.py --model embedded-sft hf:runs/rl/checkpoint [--split dev] [--json FILE]
+    python benchmarks/difficulty.py --model embedded-sft embedded [--split dev] [--json FILE]
 
 Problems of a size with at least so many expressions are drawn from the split, the same for every model. Means come
 with 95 % intervals, resampled by problem.
