@@ -28,7 +28,7 @@ import anyio
 from asyncthink.engines.local import Running
 step = Running.step
 async def slow(self, members):
-    await anyio.sleep(0.03)
+    await anyio.sleep(0.15)
     await step(self, members)
 Running.step = slow
 """

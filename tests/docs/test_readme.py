@@ -42,39 +42,45 @@ def mean(found: dict[str, float], digits: int) -> str:
     return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
 
 
-def line(arm: dict[str, Any]) -> str:
-    """Return a method's line of the table."""
+def lines(arm: dict[str, Any]) -> list[str]:
+    """Return a method's line of the table; parallel thinking has one for its vote and one for its pool."""
     found = arm["measures"]
-    cells = (
-        arm["name"],
-        share(found["all_correct"]),
-        mean(found["score"], 3),
-        mean(found["critical_path"], 0),
-        mean(found["decoded_tokens"], 0),
-        mean(found["wall_seconds"], 1),
-    )
-    return f"| {' | '.join(cells)} |"
+    ways = {"": ""} if arm["method"] != "parallel" else {" (vote)": "", " (pooled)": "pooled_"}
+    return [
+        " | ".join(
+            (
+                f"| {arm['name']}{way}",
+                share(found[f"{prefix}all_correct"]),
+                mean(found[f"{prefix}score"], 3),
+                mean(found["critical_path"], 0),
+                mean(found["decoded_tokens"], 0),
+                f"{mean(found['wall_seconds'], 1)} |",
+            )
+        )
+        for way, prefix in ways.items()
+    ]
 
 
 def figures() -> list[str]:
     """Return every figure of the section "Measured" as the result files have it."""
     clock, scale = result("wall_clock"), result("scale")
-    training = result("embedded_training")["models"]["embedded"]
+    stages = result("embedded_training")["models"]
     last, growth = scale["rows"][-1], result("growth")["growth"]
-    greedy = result("embedded_dev")["summary"]["arms"][0]["measures"]
-    compared = result("countdown/report")["summary"]
+    compared = result("learned/report")["summary"]
     peers = [row["our_share"] for row in result("peers")["rows"] if row["workers"] == 64]
     return [
         f"{compared['problems']} problems",
-        *map(line, compared["arms"]),
-        *(share(greedy[name]) for name in ("valid", "at_least_1", "all_correct")),
-        *(mean(greedy[name], 0) for name in ("critical_path", "decoded_tokens")),
+        *(line for arm in compared["arms"] for line in lines(arm)),
         f"{growth['scripted']['cpu_ms']:.2f}x",
         *(
             " and ".join(f"{row[name]:.2f}x" for row in peers)
             for name in ("langgraph", "openai-agents", "pydantic-ai", "langgraph-bare")
         ),
-        f"{training['tokens'] / 1e6:.1f} million tokens, {training['minutes']:.0f} minutes",
+        *(
+            f"{stages[name]['tokens'] / 1e6:.0f} million tokens, {stages[name]['minutes']:.0f} minutes"
+            for name in ("embedded-base", "embedded-sft")
+        ),
+        f"{stages['embedded']['steps']} steps, {stages['embedded']['minutes']:.0f} minutes",
         f"{result('local_engine')['ratio']:.2f}x",
         "{:.3f}x, {:.3f}x and {:.3f}x".format(*(row["worst"] for row in clock["rows"])),
         f"{last['episodes']:,} episodes: {last['cpu_seconds']:.1f} s CPU, {last['peak_mib']:.0f} MiB",
