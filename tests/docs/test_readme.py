@@ -69,7 +69,7 @@ def figures() -> list[str]:
     compared = result("learned/report")["summary"]
     peers = [row["our_share"] for row in result("peers")["rows"] if row["workers"] == 64]
     return [
-        f"{compared['problems']} problems",
+        f"{compared['problems']} test problems",
         *(line for arm in compared["arms"] for line in lines(arm)),
         f"{growth['scripted']['cpu_ms']:.2f}x",
         *(

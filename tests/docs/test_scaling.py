@@ -63,7 +63,7 @@ def test_the_script_gives_the_result_file_and_reads_what_was_measured(tmp_path: 
         return json.loads(made.read_text())["rows"]
 
     assert rows() == json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
-    report = ROOT / "docs" / "results" / "countdown" / "report.json"
+    report = ROOT / "docs" / "results" / "learned" / "report.json"
     measured = json.loads(report.read_text())["summary"]["arms"][0]["measures"]["decoded_tokens"]["mean"]
     (_, countdown, _) = rows("--measured", str(report))
     assert countdown["tokens"]["decoded"] == measured
