@@ -156,7 +156,7 @@ def test_what_an_engine_fails_is_told_and_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["countdown", "probes", "capacity", "contest", "qwen3-4b-eval", "qwen3-4b-countdown-eval"]
+    "name", ["countdown", "probes", "contest", "qwen3-4b-eval", "qwen3-4b-countdown-eval"]
 )
 def test_packaged_recipes_can_be_prepared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from asyncthink.evaluation.preflight import organize, prepare
@@ -171,7 +171,7 @@ def test_packaged_recipes_can_be_prepared(name: str, monkeypatch: pytest.MonkeyP
     else:
         raw |= {"limit": 2}
     evaluation = prepare(resolve(raw, name))
-    arms = {"probes": 7, "capacity": 9}
+    arms = {"probes": 7}
     organizations = organize(evaluation)
     assert len(organizations) == arms.get(name, 3)
     assert len({organization.engine for organization in organizations.values()}) == 1
@@ -199,10 +199,13 @@ def test_a_run_is_resumed_from_anywhere_and_reported_again_without_its_model(
     lines = Path("run/episodes.jsonl").read_bytes().splitlines(keepends=True)
     Path("run/episodes.jsonl").write_bytes(b"".join(lines[:3]))
     monkeypatch.chdir("/")
-    done = run("--resume", str(tmp_path / "run"))
+    done = run("--resume", str(tmp_path / "run"), "--at-once", "2")
     assert done.returncode == 0, done.stderr
     assert len(set(trials(str(tmp_path / "run")))) == 6
     monkeypatch.chdir(tmp_path)
+    Path("run/episodes.jsonl").write_bytes(b"".join(lines[:3]))
+    done = run(*arguments, "--at-once", "3", "--output", "run")
+    assert done.returncode == 0 and len(set(trials("run"))) == 6, done.stderr
     Path("script.json").unlink()
     Path("run/report.html").unlink()
     again = run("--resume", "run")

@@ -275,10 +275,10 @@ def packaged() -> list[str]:
 
 
 def test_the_packaged_recipes_can_be_resolved_and_written() -> None:
-    assert {"capacity.toml", "countdown.toml", "probes.toml"} <= set(packaged())
+    assert {"learned-capacity.toml", "countdown.toml", "probes.toml"} <= set(packaged())
     for name in packaged():
         recipe = resolve(parse(find_recipe(f"recipes/{name}"), name), name)
         assert again(recipe) == recipe
         assert all(arm.method in PRESETS for arm in recipe.methods.values())
-    arms = resolve(parse(find_recipe("capacity.toml"), "x"), "x").methods
-    assert {arm.capacity for arm in arms.values()} == {2, 4, 8} and len(arms) == 9
+    arms = resolve(parse(find_recipe("learned-capacity.toml"), "x"), "x").methods
+    assert {arm.capacity for arm in arms.values()} == {2, 4, 8, 16, 32} and len(arms) == 20

@@ -147,10 +147,13 @@ def _run(
             raise UsageError(f"--{name.replace('_', '-')} is empty")
     if resumed is not None:
         others = {"recipe": recipe, "methods": methods, "output": output}
+        at_once = options.pop("at_once", None)
         given = [*options, *(name for name, value in others.items() if value)]
         if given:
-            raise UsageError(f"--resume takes everything from the run: leave out {', '.join(given)}")
-        return resume(Path(resumed))
+            raise UsageError(
+                f"--resume takes everything but --at-once from the run: leave out {', '.join(given)}"
+            )
+        return resume(Path(resumed), at_once)
     raw = parse(find_recipe(recipe), recipe) if recipe else {}
     if methods is not None:
         chosen = [name.strip() for name in methods.split(",") if name.strip()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError, loads
 from typing import Any, cast
@@ -35,12 +35,14 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     return {k: v for inner, one in items for k, v in flat(one, inner).items()} if items else {name: value}
 
 
-def refuse_changes(path: Path, before: str, after: str) -> None:
-    """Raise a `RecordError` that names each key whose value is not the same."""
+def refuse_changes(path: Path, before: str, after: str, free: Collection[str] = ()) -> None:
+    """Raise a `RecordError` that names each key whose value is not the same; `free` ones may differ."""
     old, new = flat(toml(before, f"{path / 'config.toml'}")), flat(toml(after, "the configuration"))
     missing = object()
     changed = sorted(
-        k for k in old.keys() | new.keys() if repr(old.get(k, missing)) != repr(new.get(k, missing))
+        k
+        for k in (old.keys() | new.keys()) - set(free)
+        if repr(old.get(k, missing)) != repr(new.get(k, missing))
     )
     if changed:
         raise RecordError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,19 +101,20 @@ class RunDirectory:
             return cls(path, (path / "config.toml").read_bytes().decode(), manifest)
 
     @classmethod
-    def resume(cls, path: str | Path, config: str | None = None) -> Self:
+    def resume(cls, path: str | Path, config: str | None = None, free: Collection[str] = ()) -> Self:
         """Go on with a run; a torn last line is truncated and told in `warnings`.
 
         Args:
             path: the run's folder.
             config: the configuration to go on with, which must equal the run's; None: the run's.
+            free: keys that may differ all the same, since no episode depends on them.
 
         Raises:
             RecordError: there is no run, it has another writer, or its configuration is another one.
         """
         run = cls.open(path)
         if config is not None:
-            configuration.refuse_changes(run.path, run.config, config)
+            configuration.refuse_changes(run.path, run.config, config, free)
         with files.told(run.path):
             fd = files.lock(run.path / "episodes.jsonl", create=False)
             with files.closed_on_error(fd):

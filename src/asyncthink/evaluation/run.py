@@ -22,7 +22,7 @@ from asyncthink.episodes.store import RunDirectory, is_empty
 from asyncthink.errors import EngineError, RecordError
 from asyncthink.evaluation.preflight import Arm, Evaluation, check_room, organize, prepare
 from asyncthink.evaluation.problems import Question, stored
-from asyncthink.evaluation.recipe import Recipe, resolve
+from asyncthink.evaluation.recipe import DEFAULT_AT_ONCE, Recipe, resolve
 from asyncthink.evaluation.rows import Row, row_of
 from asyncthink.runtime.fanout import each
 from asyncthink.runtime.organization import Organization
@@ -140,7 +140,7 @@ def seed_of(seed: int, trial: Trial) -> int:
 
 @contextmanager
 def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator[Run]:
-    """Begin a run, or go on with the one that is there, if it was made with the same recipe.
+    """Begin a run, or go on with the one that is there, if it was made with the same recipe; `at_once` may differ.
 
     Args:
         recipe: a resolved one.
@@ -153,7 +153,7 @@ def begin(recipe: Recipe, output: Path, command: str | None = None) -> Generator
     """
     config = dump(recipe.plain())
     if (output / "manifest.json").exists() and not is_empty(output):
-        with _resumed(output, config) as run:
+        with _resumed(output, config, recipe.at_once or DEFAULT_AT_ONCE) as run:
             yield run
         return
     evaluation = prepare(recipe)
@@ -187,25 +187,29 @@ def _settled(organization: Organization, questions: Sequence[Question]) -> dict[
 
 
 @contextmanager
-def resume(path: Path) -> Generator[Run]:
+def resume(path: Path, at_once: int | None = None) -> Generator[Run]:
     """Go on with a run, with nothing but its folder.
+
+    Args:
+        path: the run's folder.
+        at_once: episodes in flight from now on; None: as it began.
 
     Raises:
         RecordError: there is none, or it cannot be read.
     """
     config = path / "config.toml"
     if (path / "manifest.json").exists() or not config.exists():
-        with _resumed(path, None) as run:
+        with _resumed(path, None, at_once) as run:
             yield run
         return
     # It was killed before it was a run: what it was asked to do is known, and nothing was done.
-    with begin(recipe_of(config.read_text(encoding="utf-8"), config), path) as run:
+    with begin(recipe_of(config.read_text(encoding="utf-8"), config, at_once), path) as run:
         yield run
 
 
 @contextmanager
-def _resumed(path: Path, config: str | None) -> Generator[Run]:
-    with RunDirectory.resume(path, config) as directory:
+def _resumed(path: Path, config: str | None, at_once: int | None) -> Generator[Run]:
+    with RunDirectory.resume(path, config, free=("at_once",)) as directory:
         if directory.manifest.get("kind") != "evaluation":
             raise RecordError(f"{path} is no evaluation: another command made it")
         file = path / PROBLEMS
@@ -214,10 +218,11 @@ def _resumed(path: Path, config: str | None) -> Generator[Run]:
                 raise RecordError(
                     f"{beside} is not what the run began with: bring it back, or begin another run"
                 )
-        recipe = recipe_of(directory.config, path / "config.toml")
+        recipe = recipe_of(directory.config, path / "config.toml", at_once)
         yield Run(prepare(recipe, str(file)), directory)
 
 
-def recipe_of(text: str, path: Path) -> Recipe:
-    """Read the recipe of a run directory."""
-    return resolve(parse(text, str(path)), str(path))
+def recipe_of(text: str, path: Path, at_once: int | None = None) -> Recipe:
+    """Read the recipe of a run directory, with so many episodes in flight, where that is said."""
+    load = {} if at_once is None else {"at_once": at_once}
+    return resolve({**parse(text, str(path)), **load}, str(path))
