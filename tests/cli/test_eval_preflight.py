@@ -103,6 +103,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["nowhere.toml"], ["unknown recipe 'nowhere.toml'", "recipes/"]),
     (["--resume", "nowhere"], ["nowhere holds no run"]),
     (["--resume", "nowhere", "--samples", "3"], ["leave out samples"]),
+    (["--resume", "nowhere", "--at-once", "3"], ["nowhere holds no run"]),
 ]
 
 
@@ -147,6 +148,11 @@ RECIPES: list[tuple[str, list[str]]] = [
 def test_recipes(text: str, told: list[str]) -> None:
     Path("recipe.toml").write_text(text)
     refused(["recipe.toml"], *told)
+
+
+def test_methods_of_a_recipe_that_are_no_tables() -> None:
+    Path("recipe.toml").write_text('task = "countdown"\nmethods = ["asyncthink"]')
+    refused(["recipe.toml", "--methods", "sequential"], "methods must be tables")
 
 
 def test_an_extra_that_is_missing_is_told_with_the_line_that_installs_it(

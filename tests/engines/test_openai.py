@@ -258,6 +258,44 @@ async def test_reasoning_costs_and_is_never_read(server: FaultServer, field: str
     assert all(told not in json.dumps(body["messages"]) for body in spent(server))
 
 
+async def test_reasoning_that_never_comes_to_an_end_is_given_up(server: FaultServer) -> None:
+    """Each reply is cut before its first visible word: asking again and again would cost and bring nothing."""
+    config = {
+        "reasoning": {"field": "reasoning", "text": "Let me think about this for as long as I may"},
+        "faults": {"name": "length_early", "times": 99, "override": {"after": 5}},
+    }
+    with anyio.fail_after(60):
+        episode = await think_at(server, "turns", config)
+    assert episode.stop_reason is StopReason.ENGINE_ERROR
+    assert f"given up after {FAST.attempts} attempts" in (episode.cause or "")
+    assert len(spent(server)) == FAST.attempts
+
+
+async def test_a_tag_in_reasoning_asks_for_nothing(server: FaultServer) -> None:
+    config: dict[str, Any] = {
+        "script": {"organizer": "I", "workers": {}},
+        "reasoning": {"field": "reasoning", "text": "so it would be <ANSWER>no</ANSWER>"},
+    }
+    async with Organization(engine_at(server, "turns", config), reminders=False) as organization:
+        with anyio.fail_after(60):
+            episode = await organization.think(QUERY)
+    assert (episode.stop_reason, decoded(episode)) == (StopReason.END_OF_TEXT, "I")
+    assert len(spent(server)) == 1
+
+
+async def test_reasoning_fills_the_context_only_while_it_lasts(server: FaultServer) -> None:
+    """Each of three turns reasons for 150 tokens where no more than 200 have room, and the next is not sent them."""
+    told = " ".join(["hm"] * 150)
+    config = {"reasoning": {"field": "reasoning", "text": told}, "end_at_join": True}
+    plain = await think_at(server, "turns", {"end_at_join": True})
+    sizes = sum(one.n_tokens for one in plain.traces[0].segments)
+    room = sizes + 200
+    episode = await think_at(server, "turns", {**config, "max_model_len": room})
+    reasoned = [one for one in episode.traces[0].segments if one.kind is SegmentKind.REASONED]
+    assert sum(one.n_tokens for one in reasoned) > 300
+    assert episode.answer == "48", episode.cause
+
+
 async def test_hidden_reasoning_counts_by_the_reported_usage(server: FaultServer) -> None:
     """OpenAI's way: no text of it, but the usage says how many tokens it was; at an answer, and at a join."""
     script = {

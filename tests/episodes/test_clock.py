@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from ticks import simulate
 
 from asyncthink.episodes import Episode, Outcome, schedule
-from asyncthink.episodes.ticks import simulate
 
 from .episode_worlds import decoded, episode, inserted, organizer, random_episode, worker
 

@@ -96,6 +96,13 @@ def test_a_sweep_is_the_product_of_its_lists(keys: set[str], data: st.DataObject
     assert again(recipe) == recipe
 
 
+def test_folders_of_a_pair_are_spelled_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    (arm,) = one(methods={"asyncthink": {"model": "pair:hf:here,embedded"}}).methods.values()
+    assert arm.model == f"pair:hf:{tmp_path / 'here'},embedded"
+
+
 def test_sweeps_by_hand() -> None:
     recipe = one(
         temperature=[0.5, 1.0],

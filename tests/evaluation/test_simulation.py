@@ -184,6 +184,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert again.workers == (0, 2, 8)
 
 
+def test_no_pool_at_all_is_one_line() -> None:
+    done = CliRunner().invoke(app, ["simulate", "recipes/scale.toml", "--set", "workers=[]"])
+    assert done.exit_code == 2 and "workers" in done.stderr and "Traceback" not in done.output
+
+
 def test_ctrl_c_in_any_task_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: object) -> float:
         raise KeyboardInterrupt

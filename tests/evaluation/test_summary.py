@@ -87,6 +87,7 @@ def test_measures_of_one_row_by_hand() -> None:
         "joins": 2,
         "forks": 2,
         "lost_workers": 0,
+        "failed_workers": 0,
         "wall_seconds": 2.0,
     }
     assert {name: MEASURES[name](one) for name in expected} == expected
@@ -276,13 +277,32 @@ def test_the_caps_at_which_two_methods_are_equally_accurate() -> None:
     ]
     found = of(rows, "abcd", ["one", "two", "three"]).equals
     # Both have three of four: the first one from 40 ticks on, the second from 300.
-    assert [(one.first, one.second, one.all_correct) for one in found] == [("one", "two", 0.75)]
+    assert [(one.first, one.second, one.all_correct) for one in found] == [("one", "two", 0.9 * 0.75)]
     assert (found[0].first_cap, found[0].second_cap) == (40, 300)
+    assert found[0].shorter
     assert found[0].shorter.mean == pytest.approx(1 - 40 / 300)
     # Without problem c it is 20 of 200, without b and c 10 of 100.
     assert (found[0].shorter.low, found[0].shorter.high) == pytest.approx((1 - 40 / 300, 0.9))
     backwards = of(rows, "abcd", ["two", "one"]).equals[0]
     assert (backwards.first_cap, backwards.second_cap) == (300, 40)
+
+
+def test_the_last_right_episodes_do_not_say_how_long_a_method_needs() -> None:
+    keys = [str(number) for number in range(20)]
+    rows = [
+        *(row("one", key, ticks=10 + place) for place, key in enumerate(keys)),
+        *(row("two", key, ticks=100 + place if place < 19 else 1000) for place, key in enumerate(keys)),
+    ]
+    (found,) = of(rows, keys, ["one", "two"]).equals
+    # Eighteen of twenty.
+    assert (found.first_cap, found.second_cap) == (27, 117)
+    rare = [
+        *(row("one", key) for key in keys),
+        row("two", "0"),
+        *(row("two", key, correct=0) for key in keys[1:]),
+    ]
+    (found,) = of(rare, keys, ["one", "two"]).equals
+    assert found.shorter is None, "in a third of the draws it is never right"
 
 
 def test_arms_with_one_median_share_a_match() -> None:

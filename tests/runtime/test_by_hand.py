@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Self
 
+import anyio
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hand_cases import CASES, DONE, FORK1, FORK2, NAMES, work
 
 from asyncthink import Episode, Organization, measure
 from asyncthink.engines.scripted import ScriptedEngine
-from asyncthink.episodes import Outcome, SegmentKind, schedule
+from asyncthink.episodes import Outcome, SegmentKind, StopReason, schedule
 from asyncthink.protocol import NO_RESULT
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.think import think_sync
@@ -145,6 +150,49 @@ async def test_a_fork_beyond_the_limit_is_refused_before_it_starts() -> None:
     assert refused.outcome is Outcome.REFUSED and refused.segments == ()
     assert episode.format_errors == []
     assert measure(episode).critical_path == 15
+
+
+async def test_think_sync_that_is_interrupted_stops_the_thought(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    async def endless(*_: object, **__: object) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    class Pressed:
+        """What is waited for is Ctrl-C."""
+
+        def __init__(self, portal: BlockingPortal) -> None:
+            self.portal = portal
+
+        def start_task_soon(self, call: Any) -> Self:
+            self.cancel = self.portal.start_task_soon(call).cancel
+            return self
+
+        def result(self) -> None:
+            assert begun.wait(30)
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def portal() -> Generator[Pressed]:
+        with start_blocking_portal() as real:
+            yield Pressed(real)
+
+    monkeypatch.setattr("asyncthink.runtime.think.think", endless)
+    monkeypatch.setattr("asyncthink.runtime.think.start_blocking_portal", portal)
+    with pytest.raises(KeyboardInterrupt):
+        think_sync("q")
+    assert stopped.is_set()
+
+
+async def test_a_question_that_no_task_can_judge_is_a_free_one() -> None:
+    query = "Using the numbers 1, 2, 3, 4, 5, 6, 7, find 1 expression that equals 100."
+    async with Organization(ScriptedEngine({"organizer": DONE})) as organization:
+        episode = await organization.think(query)
+    assert (episode.stop_reason, episode.task) == (StopReason.ANSWER, None)
 
 
 async def test_a_fork_to_an_unknown_worker_is_refused() -> None:

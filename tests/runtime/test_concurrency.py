@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from ticks import simulate
 
 from asyncthink import Episode, Organization, measure
 from asyncthink.engines.scripted import ScriptedEngine
 from asyncthink.episodes import EpisodeBuilder, Event, Outcome, StopReason, fold, schedule
-from asyncthink.episodes.ticks import simulate
 from asyncthink.errors import EngineError
 from asyncthink.runtime.agent import Result
 from asyncthink.runtime.worker import Assignment
@@ -245,6 +245,35 @@ async def test_a_tool_is_a_worker_and_its_crash_an_outcome() -> None:
     assert episode.traces[2].outcome is Outcome.FAILED
     assert episode.traces[2].cause == "RuntimeError: tool is broken"
     assert measure(episode).critical_path == 3 + 7 + 1 + 3
+
+
+class Sloppy:
+    """A worker that fails before there is anything to wait for, or gives something else than a result."""
+
+    def work(self, assignment: Assignment) -> Awaitable[Result]:
+        if assignment.query == "crash":
+            raise RuntimeError("no such tool")
+        return self._work()
+
+    async def _work(self) -> Any:
+        return "42"
+
+
+@pytest.mark.parametrize("capacity", [2, 4])
+async def test_a_worker_of_somebody_else_cannot_end_the_thought(capacity: int) -> None:
+    script = {
+        "organizer": '<FORK-1 to="tool">crash</FORK-1> <FORK-2 to="tool">text</FORK-2> <JOIN-1> <JOIN-2> '
+        "<ANSWER>x</ANSWER>"
+    }
+    async with Organization(
+        ScriptedEngine(script), capacity=capacity, workers={"tool": Sloppy()}
+    ) as organization:
+        episode = await organization.think("q")
+    assert episode.answer == "x"
+    assert [(one.outcome, one.cause) for one in episode.traces[1:]] == [
+        (Outcome.FAILED, "RuntimeError: no such tool"),
+        (Outcome.FAILED, "TypeError: a worker gives a Result, not str"),
+    ]
 
 
 async def test_wall_time_follows_the_virtual_clock() -> None:

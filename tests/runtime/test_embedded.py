@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from ticks import simulate
 from transformers import LlamaForCausalLM
 
 from asyncthink import Episode, Organization, load_engine
 from asyncthink.engines.local import LocalEngine, LocalSession
 from asyncthink.engines.models import EMBEDDED
 from asyncthink.episodes import SegmentKind
-from asyncthink.episodes.ticks import simulate
 from asyncthink.tasks import recognise
 
 pytestmark = pytest.mark.anyio

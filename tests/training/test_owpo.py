@@ -33,6 +33,7 @@ from asyncthink.training.rows import TrainingRow, rows
 from asyncthink.training.step import StepMetrics, Watcher
 from asyncthink.training.update import Updated, Updater
 
+from .chat_world import write_chat_model
 from .rl_cases import metrics_of, tiny, weights, write_chain, write_noise, write_recipe
 
 
@@ -341,6 +342,49 @@ def test_a_start_that_is_not_there_names_the_command_that_makes_it(
     assert "makes it" not in str(caught.value)
 
 
+def test_what_nothing_depends_on_may_change(tmp_path: Path, chain: str) -> None:
+    folder = train_rl(tiny(tmp_path, chain, steps="1", save_every="1"))
+    before = metrics_of(folder.parent)
+    train_rl(tiny(tmp_path, chain, steps="1", save_every="7"))
+    assert metrics_of(folder.parent) == before
+    assert "save_every = 7" in (folder.parent / "config.toml").read_text()
+
+
+def test_more_problems_than_there_are_can_be_kept(tmp_path: Path, chain: str) -> None:
+    recipe = tiny(tmp_path, chain, steps="2", save_every="2", episodes="4\nkept = 100")
+
+    class Interrupt(Watcher):
+        def step(self, metrics: StepMetrics) -> None:
+            if metrics.step == 1:
+                raise KeyboardInterrupt
+
+    train_rl(recipe)
+    whole = (tmp_path / "run" / "episodes.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train_rl(recipe, Interrupt())
+    train_rl(recipe)
+    kept = (tmp_path / "run" / "episodes.jsonl").read_bytes()
+    assert len(kept.splitlines()) == len(whole.splitlines()) == 2 * 2 * 4, "each episode stands once"
+
+
+def test_the_checkpoint_declares_the_pool_that_it_learned_with(tmp_path: Path, chain: str) -> None:
+    folder = train_rl(tiny(tmp_path, chain, steps="1", capacity="3"))
+    assert load_checkpoint(folder_of(chain)).profile.capacity == 4
+    assert load_checkpoint(folder).profile.capacity == 3
+
+
+def test_a_chat_model_keeps_what_makes_it_one(tmp_path: Path) -> None:
+    """Its vocabulary is not ours: end of text, chat template and tokenizer are those of its start."""
+    start = write_chat_model(tmp_path / "start")
+    folder = train_rl(tiny(tmp_path, f"hf:{start}", steps="1", max_critical_path="12"))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (folder / name).exists() == (start / name).exists()
+        if (start / name).exists():
+            assert (folder / name).read_bytes() == (start / name).read_bytes(), name
+    assert load_checkpoint(folder).profile.capacity == 3 and not load_checkpoint(folder).profile.trained
+
+
 def test_a_run_of_another_recipe_is_refused_and_left_alone(tmp_path: Path, chain: str) -> None:
     train_rl(tiny(tmp_path, chain, steps="1"))
     before = files_of(tmp_path / "run")
@@ -416,6 +460,12 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, chain: str,
         ({"clip_low": "0.2\nclip_high = -0.1"}, ["loss.clip_high"]),
         ({"clip_low": "0.2\nimportance_cap = 0.0"}, ["loss.importance_cap"]),
         ({"clip_low": '0.2\naggregation = "mean"'}, ["mean"]),
+        (
+            {"clip_low": "0.2\nimportance_cap = 2.0", "episodes": "2\ntop_p = 0.9"},
+            ["loss.importance_cap", "top_p"],
+        ),
+        ({"updates": "2", "episodes": "2\ntop_p = 0.9"}, ["update.updates", "top_p"]),
+        ({"updates": "1\nfork_credit = true\nnormalise_advantage = true"}, ["update.fork_credit"]),
         ({"steps": "0"}, ["update.steps"]),
         ({"warmup_steps": "0"}, ["update.warmup_steps"]),
         ({"save_every": "0"}, ["update.save_every"]),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from ticks import simulate
 
 from asyncthink.episodes import Episode, Outcome, Role, Trace, measure
-from asyncthink.episodes.ticks import simulate
 from asyncthink.runtime.budget import Limits
 from asyncthink.training.reward import Reward, RewardRecipe, reward_of
 

@@ -97,6 +97,25 @@ def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert [line["reward"] for line in lines] == [line["reward"] for line in metrics(tmp_path / "whole")]
 
 
+def test_a_run_that_was_killed_before_its_checkpoint_was_written(tmp_path: Path) -> None:
+    start = f"hf:{write_chain(tmp_path / 'start')}"
+    recipe = load_rl_recipe(str(write_recipe(tmp_path / "run", start)))
+    done = train_trl(recipe)
+    before, lines = weights(done), metrics(tmp_path / "run")
+    (done / "model.safetensors").unlink()
+    assert train_trl(recipe) == done
+    assert all(torch.equal(weights(done)[name], before[name]) for name in before)
+    assert metrics(tmp_path / "run") == lines
+
+
+def test_the_seconds_of_a_step_are_its_own(tmp_path: Path) -> None:
+    start = f"hf:{write_chain(tmp_path / 'start')}"
+    train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", start))))
+    lines = metrics(tmp_path / "run")
+    steps = [line["rollout_seconds"] + line["update_seconds"] for line in lines]
+    assert [line["seconds"] for line in lines] == pytest.approx([sum(steps[: n + 1]) for n in range(3)])
+
+
 @pytest.mark.parametrize("parts", [1, 4])
 def test_loss_and_gradient_of_the_same_rows_are_ours(tmp_path: Path, parts: int) -> None:
     folder = write_noise(tmp_path / "start")

@@ -40,6 +40,9 @@ def test_the_command_that_trains_is_printed(tmp_path: Path) -> None:
     words = written(tmp_path / "my data").split(maxsplit=3)
     assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"]
     assert f"'data.train_files={tmp_path}/my data/train.jsonl'" in words[3], "quoted for a shell"
+    assert f"'asyncthink.recipe={tmp_path}/my data/recipe.toml'" in words[3]
+    kept = load_rl_recipe(str(tmp_path / "my data" / "recipe.toml"))
+    assert (kept.update.steps, kept.rollout.problems) == (2, 3), "changes on the command line are in it"
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

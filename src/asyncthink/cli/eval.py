@@ -159,7 +159,10 @@ def _run(
         chosen = [name.strip() for name in methods.split(",") if name.strip()]
         if len(set(chosen)) < len(chosen):
             raise UsageError(f"--methods names one twice: {methods}")
-        raw["methods"] = {name: raw.get("methods", {}).get(name, {}) for name in chosen}
+        known: Any = raw.get("methods", {})
+        if not isinstance(known, dict):
+            raise UsageError(f"{recipe}: methods must be tables: [methods.asyncthink]")
+        raw["methods"] = {name: known.get(name, {}) for name in chosen}
     whole = resolve({**raw, **options}, recipe or "options")
     return begin(whole, Path(output) if output is not None else _folder(whole.task), _typed())
 

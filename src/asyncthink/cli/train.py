@@ -92,24 +92,26 @@ def rl_command(
 @one_line_errors
 def verl_data_command(
     recipe: Annotated[str, typer.Argument(help="An RL recipe, such as recipes/verl-countdown.toml.")],
-    folder: Annotated[str, typer.Argument(help="Where train.jsonl and dev.jsonl go.")],
+    folder: Annotated[str, typer.Argument(help="Where train.jsonl, dev.jsonl and recipe.toml go.")],
     dev: Annotated[int, typer.Option(min=1, help="Problems of the dev split.")] = 128,
     changes: Changes = None,
 ) -> None:
-    """Write a recipe's problems for verl's trainer, and print the command that trains on them."""
+    """Write a recipe and its problems for verl's trainer, and print the command that trains on them."""
     require("local", "training")
     import shlex
     from importlib import resources
     from pathlib import Path
 
     from asyncthink.training.rl_recipe import load_rl_recipe
-    from asyncthink.training.verl_data import write_problems
+    from asyncthink.training.verl_data import RECIPE, write_problems
 
-    train, held_out = write_problems(load_rl_recipe(recipe, changes or ()), Path(folder).resolve(), dev)
+    settings, place = load_rl_recipe(recipe, changes or ()), Path(folder).resolve()
+    train, held_out = write_problems(settings, place, dev)
     packaged = resources.files("asyncthink") / "recipes"
     command = [
         *("python", "-m", "verl.trainer.main_ppo", "--config-dir", str(packaged)),
-        *("--config-name", "verl-countdown", f"data.train_files={train}", f"data.val_files={held_out}"),
+        *("--config-name", "verl-countdown", f"asyncthink.recipe={place / RECIPE}"),
+        *(f"data.train_files={train}", f"data.val_files={held_out}"),
     ]
     sys.stdout.write(f"{shlex.join(command)} actor_rollout_ref.model.path=FOLDER\n")
 

@@ -176,4 +176,4 @@ def _serve(folder: Path, port: int, browser: bool) -> None:
             webbrowser.open(page)
 
     with listen("127.0.0.1", port) as sock:
-        anyio.run(show, guarded(routes(library), settings), settings, sock, begun)
+        anyio.run(show, guarded(routes(library), settings), sock, begun)

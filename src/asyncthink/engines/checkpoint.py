@@ -150,8 +150,16 @@ def _config(folder: Path, raw: Mapping[str, Any]) -> LlamaConfig:
     return config
 
 
+def save_weights(folder: Path, model: Llama) -> None:
+    """Write a model's weights, as float32 safetensors, into a checkpoint's folder."""
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a folder that `load_checkpoint`, transformers and vLLM read."""
+    """Write a folder that `load_checkpoint`, transformers and vLLM read: a model with our own vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     config = asdict(checkpoint.model.config)
     rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
@@ -168,10 +176,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "pad_token_id": checkpoint.tokenizer.token_to_id("<pad>"),
     }
     _write_json(folder / CONFIG, config)
-    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
-    if checkpoint.model.config.tie_word_embeddings:
-        del tensors["lm_head.weight"]
-    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_weights(folder, checkpoint.model)
     checkpoint.tokenizer.save(str(folder / TOKENIZER))
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})

@@ -13,7 +13,7 @@ nothing, and a join of it costs no wait. A worker that was refused takes no slot
 Order at equal token counts: forks, then joins, then insertions; among equals the order of the forks. A join
 ends its chunk, so whatever else that chunk completed came before it, and what was inserted comes behind it.
 
-`simulation.py` holds the same rules as a tick-by-tick simulation; a property test keeps the two equal.
+`tests/ticks.py` holds the same rules as a tick-by-tick simulation; a property test keeps the two equal.
 """
 
 from __future__ import annotations

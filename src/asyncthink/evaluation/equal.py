@@ -13,10 +13,14 @@ from asyncthink.evaluation.statistics import Bootstrap, Estimate, Reals, interva
 
 MOST_CAPS = 400
 """Caps on T that are tried to find where methods are equally accurate."""
+SHARE = 0.9
+"""Of the lesser accuracy: at the whole of it, one contender's cap would be the length of its very longest right episode."""
+NEVER = 0.025
+"""Where in a larger share of the draws one of the two is never right, nothing is said of how much shorter."""
 
 
 class Equal(Value, frozen=True, kw_only=True):
-    """How long two contenders need for one accuracy: the one that the less accurate of them reaches in the end."""
+    """How long two contenders need for one accuracy: `SHARE` of what the less accurate of them has in the end."""
 
     first: str
     second: str
@@ -24,8 +28,8 @@ class Equal(Value, frozen=True, kw_only=True):
     first_cap: int
     """The least cap on T under which it is as accurate as that."""
     second_cap: int
-    shorter: Estimate
-    """Share by which the first one's cap is below the second's."""
+    shorter: Estimate | None
+    """Share by which the first one's cap is below the second's; None where one of the two is right too seldom to tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +39,7 @@ class _Reach:
     caps: Reals
     """[caps]"""
     mean: Reals
-    """[caps]; it never falls."""
+    """[caps]"""
     draws: Reals
     """[caps, resamples]"""
 
@@ -51,11 +55,7 @@ class _Reach:
         ]
         mean = np.array([sum(value for _, value in pairs) / len(pairs) for pairs in found])
         draws = np.array([bootstrap.draws(pairs) for pairs in found])
-        return cls(
-            caps=caps.astype(np.float64),
-            mean=np.maximum.accumulate(mean),
-            draws=np.maximum.accumulate(draws, axis=0),
-        )
+        return cls(caps=caps.astype(np.float64), mean=mean, draws=draws)
 
     def cap(self, level: float) -> float:
         return float(self.caps[np.argmax(self.mean >= level)])
@@ -75,26 +75,28 @@ def equals(contenders: Iterable[tuple[str, Sequence[Row], bool]], bootstrap: Boo
     found = [(name, rows, _Reach.of(rows, pooled, bootstrap)) for name, rows, pooled in contenders]
     for name, rows, theirs in found[1:]:
         first, own, ours = found[0]
-        level = min(ours.mean[-1], theirs.mean[-1])
+        level = SHARE * min(ours.mean[-1], theirs.mean[-1])
+        levels = SHARE * np.minimum(ours.draws[-1], theirs.draws[-1])
         if level <= 0:
             continue
-        levels = np.minimum(ours.draws[-1], theirs.draws[-1])
-        levels[levels <= 0] = np.nan
+        never = levels <= 0
         shorter = 1 - ours.drawn_caps(levels) / np.maximum(theirs.drawn_caps(levels), 1)
-        shorter[np.isnan(levels)] = np.nan
-        low, high = interval(shorter)
+        low, high = interval(np.where(never, np.nan, shorter))
         caps = ours.cap(level), theirs.cap(level)
+        rests_on = {row.problem for row in (*own, *rows)}
         yield Equal(
             first=first,
             second=name,
             all_correct=float(level),
             first_cap=int(caps[0]),
             second_cap=int(caps[1]),
-            shorter=Estimate(
+            shorter=None
+            if never.mean() > NEVER
+            else Estimate(
                 mean=1 - caps[0] / max(caps[1], 1),
                 low=low,
                 high=high,
-                problems=len({row.problem for row in (*own, *rows)}),
+                problems=len(rests_on),
                 samples=len(own) + len(rows),
             ),
         )

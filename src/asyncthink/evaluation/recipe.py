@@ -163,11 +163,22 @@ def _absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in _FILES & found.keys():
         if found[name] and isinstance(found[name], str) and not found[name].startswith("hf:"):
             found[name] = str(Path(found[name]).absolute())
-    kind, _, place = str(found.get("model", "")).partition(":")
+    if isinstance(model := found.get("model"), str):
+        kind, _, rest = model.partition(":")
+        found["model"] = (
+            f"pair:{','.join(map(_absolute_model, rest.split(',')))}"
+            if kind == "pair"
+            else _absolute_model(model)
+        )
+    return found
+
+
+def _absolute_model(model: str) -> str:
+    kind, _, place = model.partition(":")
     with suppress(OSError):  # what cannot be looked up is told when the model is loaded
         if kind in ("hf", "scripted") and place and Path(place).exists():
-            found["model"] = f"{kind}:{Path(place).absolute()}"
-    return found
+            return f"{kind}:{Path(place).absolute()}"
+    return model
 
 
 def _check(recipe: Recipe, path: str) -> None:

@@ -76,7 +76,9 @@ class SimulationRecipe:
 
     costs: Costs
     workload: Workload = field(default_factory=Workload)
-    workers: tuple[Annotated[int, msgspec.Meta(ge=0, le=9_998)], ...] = (
+    workers: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, le=9_998)], ...], msgspec.Meta(min_length=1)
+    ] = (
         0,
         *(2**power for power in range(1, 13)),
     )

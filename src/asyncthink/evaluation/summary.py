@@ -156,6 +156,7 @@ MEASURES: dict[str, Callable[[Row], float | None]] = {
     "forks": lambda row: row.metrics.forks,
     "joins": lambda row: row.metrics.joins,
     "lost_workers": lambda row: row.lost_workers,
+    "failed_workers": lambda row: row.failed_workers,
     "wall_seconds": lambda row: row.metrics.wall_seconds,
     "prompt_tokens": lambda row: row.metrics.prompt_tokens,
     "inserted_tokens": lambda row: row.metrics.inserted_tokens,

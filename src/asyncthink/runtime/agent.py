@@ -124,6 +124,7 @@ class Agent:
         """
         watched = self.stage.engine.capabilities.streaming and self.role is Role.ORGANIZER
         resumed = self.allowance.resending = True
+        self.allowance.forget()
         while resumed and self.allowance.left() > 0:
             stops = tags.STREAMED_STOPS if watched else self.parser.stops
             text = ""
@@ -139,9 +140,11 @@ class Agent:
                         if isinstance(last, Join) and not self.stage.engine.capabilities.continues:
                             await self._drain(chunks)
                         return last
-                    text = text[-LONGEST_STOP:] + chunk.text
+                    if not chunk.hidden:
+                        text = text[-LONGEST_STOP:] + chunk.text
             self._settle()
-            resumed = any(stop in text for stop in stops)
+            if resumed := any(stop in text for stop in stops):
+                self.allowance.forget()
         if self.allowance.left() > 0:
             for parsed in self.parser.close():
                 act(parsed.action)
@@ -215,7 +218,7 @@ class Agent:
         self._text(SegmentKind.DECODED, chunk)
 
     def _spend(self, chunk: Chunk) -> None:
-        self.allowance.spend(chunk.n_tokens)
+        self.allowance.spend(chunk.n_tokens, hidden=chunk.hidden)
         self._settle()
         meter = self.stage.meter
         if meter.limits.deadline is not None:

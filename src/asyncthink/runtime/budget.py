@@ -119,6 +119,8 @@ class Allowance:
         """Tokens this agent has decoded."""
         self.length = 0
         """Tokens in its context."""
+        self.hidden = 0
+        """Of these: reasoning, which is gone with the reply that it belongs to."""
         self.tick = 0
         """Where the agent stands on the virtual clock."""
         self.resending = True
@@ -154,9 +156,15 @@ class Allowance:
             rest = min(rest, (room, spent))
         return rest
 
-    def spend(self, n_tokens: int) -> None:
+    def forget(self) -> None:
+        """Take reasoning out of the context: the next request does not send it."""
+        self.length -= self.hidden
+        self.hidden = 0
+
+    def spend(self, n_tokens: int, *, hidden: bool = False) -> None:
         """Count decoded tokens."""
         self.used += n_tokens
         self.length += n_tokens
+        self.hidden += n_tokens if hidden else 0
         self.tick += n_tokens
         self.meter.spend(n_tokens, self.tick)

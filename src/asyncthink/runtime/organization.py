@@ -239,7 +239,12 @@ class Organization:
     def _known(self, query: str | Asked) -> Asked | None:
         """Return the task's problem that a query is, and make sure that the model was made for it."""
         tasks = self.engine.profile.tasks
-        known = recognise(query, tasks) if isinstance(query, str) else query
+        try:
+            known = recognise(query, tasks) if isinstance(query, str) else query
+        except UsageError:  # worded like a task's problem, and none that the task can judge
+            if tasks is not None:
+                raise
+            known = None
         if tasks is None:
             return known
         if known is None or known.task.name not in tasks:

@@ -81,12 +81,18 @@ class Pool:
         self.stage.emit(Began(path=job.path, wall=self.stage.now()))
         holds: list[Session] = []
         assignment = Assignment(stage=self.stage, path=job.path, query=job.query, tick=job.tick, holds=holds)
-        self.group.start_soon(self._run, job, job.worker.work(assignment), holds)
+        try:
+            work = job.worker.work(assignment)
+        except Exception as error:
+            work = _raising(error)
+        self.group.start_soon(self._run, job, work, holds)
 
-    async def _run(self, job: Job, work: Awaitable[Result], holds: list[Session]) -> None:
+    async def _run(self, job: Job, work: Awaitable[object], holds: list[Session]) -> None:
         try:
             try:
                 result = await work
+                if not isinstance(result, Result):
+                    raise TypeError(f"a worker gives a Result, not {type(result).__name__}")
             except anyio.get_cancelled_exc_class():
                 self._end(job, Result(outcome=self.leaving), holds)
                 raise
@@ -138,3 +144,7 @@ class Pool:
             self._end(job, Result(outcome=leaving))
         self.queue.clear()
         self.group.cancel_scope.cancel()
+
+
+async def _raising(error: Exception) -> Result:
+    raise error

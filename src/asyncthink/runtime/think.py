@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import anyio
 import sniffio
+from anyio.from_thread import start_blocking_portal
 
 from asyncthink.engines.models import load_engine
 from asyncthink.episodes.record import Episode
@@ -64,18 +64,10 @@ def think_sync(prompt: str, **arguments: Any) -> Episode:
         sniffio.current_async_library()
     except sniffio.AsyncLibraryNotFoundError:
         return anyio.run(call)
-    outcome: list[Episode] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
+    with start_blocking_portal() as portal:
+        thought = portal.start_task_soon(call)
         try:
-            outcome.append(anyio.run(call))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="asyncthink")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
+            return thought.result()
+        except BaseException:  # as of Ctrl-C: what nobody waits for does not go on spending
+            thought.cancel()
+            raise

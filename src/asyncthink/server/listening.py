@@ -79,12 +79,11 @@ async def serve(
     return cut
 
 
-async def show(app: Starlette, settings: Settings, sock: socket.socket, begun: Callable[[str], None]) -> None:
+async def show(app: Starlette, sock: socket.socket, begun: Callable[[str], None]) -> None:
     """Serve pages until a signal comes.
 
     Args:
         app: from `guarded`.
-        settings: its own.
         sock: where.
         begun: told the address once signals are heard.
     """

@@ -92,9 +92,9 @@ class Thought:
 
     async def _conclude(self) -> Conclusion:
         episode = self._builder.episode()
-        if episode.task is None:
+        if episode.task is None and not self._asked.view:
             ended = conclude(episode, self._asked)
-        else:  # its check may take some time
+        else:  # a check may take some time, and so may drawing
             ended = await anyio.to_thread.run_sync(conclude, episode, self._asked)
         if ended.failure is not None:
             raise RequestError(ended.failure, status=502, code="engine_error")

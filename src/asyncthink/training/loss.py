@@ -4,7 +4,7 @@
     l_t     = -w_t * min(ratio_t * A, clip(ratio_t, 1 - low, 1 + high) * A)
     loss    = sum over rows and trained tokens of l_t / N
 
-A is the advantage of the row's episode, N the number of trained tokens of the whole step, w_t the truncated
+A is the advantage of the row's episode, N the number of trained tokens of the whole update, w_t the truncated
 importance weight min(pi_old / pi_sampler, cap), or 1. On policy, with one update a step, the ratio is 1.
 """
 

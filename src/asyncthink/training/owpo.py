@@ -22,7 +22,7 @@ from pathlib import Path
 import anyio
 import torch
 
-from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
+from asyncthink.engines.checkpoint import Checkpoint, save_weights
 from asyncthink.engines.detokenize import TokenBytes
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
@@ -35,7 +35,7 @@ from asyncthink.training.reward import Reward, reward_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.rows import TrainingRow
-from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.run_folder import RunFolder, copy_beside, load_start
 from asyncthink.training.step import StepMetrics, Watcher, step_metrics, weighed
 from asyncthink.training.update import Updated, Updater
 
@@ -92,7 +92,7 @@ class _Run:
         )
         self.table = TokenBytes(checkpoint.tokenizer)
         self.position = Position()
-        if state := self.folder.load(kept=rollout.kept * rollout.episodes):
+        if state := self.folder.load(kept=rollout.kept_episodes):
             self.model.load_state_dict(state["model"])
             self.optimizers.load(state["optimizers"])
             self.position = Position(**state["position"])
@@ -126,12 +126,12 @@ class _Run:
                 self.folder.log(asdict(metrics))
                 # Before the state: what a kill leaves half written is written again.
                 if metrics.step % update.checkpoint_every == 0:
-                    save_checkpoint(self.folder.on_the_way(metrics.step), self.checkpoint)
+                    self._write(self.folder.on_the_way(metrics.step))
                 if metrics.step % update.save_every == 0:
                     self._save()
                 self.watcher.step(metrics)
         self._save()
-        save_checkpoint(self.folder.checkpoint, self.checkpoint)
+        self._write(self.folder.checkpoint)
         write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
@@ -187,6 +187,11 @@ class _Run:
             rows += own
             worth += credited(group, own, shared, self.table) if self.recipe.update.fork_credit else shared
         return rows, worth
+
+    def _write(self, folder: Path) -> None:
+        """Write the model as it is now."""
+        copy_beside(folder_of(self.recipe.start), folder, capacity=self.recipe.rollout.capacity)
+        save_weights(folder, self.model)
 
     def _save(self) -> None:
         self.folder.save(

@@ -41,7 +41,12 @@ class RolloutRecipe:
     policy's: a token that has as much alone was not a choice, and nothing is learned from it. Below 1, slips of the
     pen are neither made nor rewarded."""
     kept: Annotated[int, msgspec.Meta(ge=0)] = 1
-    """Problems of each step whose episodes are kept in the run directory, to be looked at."""
+    """Problems of each step whose episodes are kept in the run directory, to be looked at; at most all of them."""
+
+    @property
+    def kept_episodes(self) -> int:
+        """Episodes of each step that are kept."""
+        return min(self.kept, self.problems) * self.episodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +131,7 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
 
     Args:
         path: of the file.
-        changes: keys to set, such as `seed=2` or `train.threads=1`.
+        changes: keys to set, such as `seed=2` or `update.threads=1`.
 
     Raises:
         UsageError: no such file, or a key is missing, unknown, of the wrong type or out of range.
@@ -143,8 +148,23 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
         raise UsageError(
             f"{path}: update.fork_credit needs answers that add up, as countdown has: not {rollout.task}"
         )
+    _refuse_mixtures(path, recipe)
     if rollout.problems % recipe.update.updates:
         raise UsageError(
             f"{path}: update.updates = {recipe.update.updates} does not divide rollout.problems = {rollout.problems}"
         )
     return recipe
+
+
+def _refuse_mixtures(path: str, recipe: RLRecipe) -> None:
+    """Refuse switches that do not make sense together."""
+    nucleus = recipe.rollout.top_p < 1
+    # Weights and ratios compare probabilities of two models: in one nucleus or in none, and it moves with the model.
+    if nucleus and recipe.loss.importance_cap is not None:
+        raise UsageError(f"{path}: loss.importance_cap needs rollout.top_p = 1")
+    if nucleus and recipe.update.updates > 1:
+        raise UsageError(f"{path}: update.updates above 1 needs rollout.top_p = 1")
+    if recipe.update.fork_credit and recipe.update.normalise_advantage:
+        raise UsageError(
+            f"{path}: update.fork_credit is in units of reward: not with update.normalise_advantage"
+        )

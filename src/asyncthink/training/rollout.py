@@ -45,6 +45,7 @@ def organization_of(
         limits=limits,
         temperature=temperature,
         top_p=rollout.top_p if top_p is None else top_p,
+        reminders=False,  # what has to be reminded has still to be learned, and a worker's slip fines nobody
     )
 
 

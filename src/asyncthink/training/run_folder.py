@@ -12,15 +12,16 @@ import os
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.lexicon import CONFIG as MODEL_CONFIG
-from asyncthink.engines.lexicon import PROFILE
+from asyncthink.engines.lexicon import PROFILE, load_profile, save_profile
 from asyncthink.engines.models import folder_of
 from asyncthink.episodes import Episode, Role, files
 from asyncthink.episodes.store import sealed, versions
@@ -45,6 +46,14 @@ BESIDE = (
     *(f"{role}.jinja" for role in Role),
 )
 """What a checkpoint has beside its weights."""
+FREE = (
+    "trl.servers",
+    "trl.gradient_checkpointing",
+    "update.save_every",
+    "update.checkpoint_every",
+    "train.save_every",
+)
+"""Keys of a recipe that a run may go on with other values of: what is learned does not depend on them."""
 
 
 class RunFolder:
@@ -69,7 +78,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if config.exists() and not _same(config.read_text(errors="replace"), source):
-                raise UsageError(f"{path} holds a run of another recipe: name another output, or remove it")
+                raise UsageError(
+                    f"{path} holds a run of another recipe: name another output, or remove it (only {', '.join(FREE)} "
+                    "may change)"
+                )
             self._metrics = files.lock(self.path / METRICS, create=True)
             with files.closed_on_error(self._metrics):
                 files.replace(config, source.encode())
@@ -136,6 +148,11 @@ class RunFolder:
         if (self.path / EPISODES).exists():
             os.truncate(self.path / EPISODES, _length(self.path / EPISODES, steps * kept))
 
+    def seconds(self) -> float:
+        """Return what the steps so far took, as the last line of metrics says."""
+        lines = (self.path / METRICS).read_bytes().splitlines()
+        return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one step's metrics.
 
@@ -194,11 +211,23 @@ def _digest(source: Path | bytes) -> str:
 
 
 def _same(config: str, source: str) -> bool:
-    """Tell whether two recipes say the same, comments and spelling aside."""
+    """Tell whether two recipes say the same, comments, spelling and what is free aside."""
     try:
-        return tomllib.loads(config) == tomllib.loads(source)
+        return _held(config) == _held(source)
     except (ValueError, RecursionError):
         return False
+
+
+def _held(source: str) -> dict[str, Any]:
+    """Return what a recipe says, without what is free; a section that is left empty is none."""
+    values = tomllib.loads(source)
+    for key in FREE:
+        section, _, name = key.partition(".")
+        if isinstance(found := values.get(section), dict):
+            cast("dict[str, Any]", found).pop(name, None)
+            if not found:
+                del values[section]
+    return values
 
 
 def load_start(name: str) -> Checkpoint:
@@ -224,9 +253,17 @@ def load_start(name: str) -> Checkpoint:
         raise
 
 
-def copy_beside(start: Path, folder: Path) -> None:
-    """Copy what stands beside the weights of the checkpoint to begin with into a new one's folder, which is made."""
+def copy_beside(start: Path, folder: Path, *, capacity: int | None = None) -> None:
+    """Copy what stands beside the weights of the checkpoint to begin with into a new one's folder, which is made.
+
+    Args:
+        start: the one to begin with.
+        folder: the new one's.
+        capacity: that the new one was trained with, which it declares; None: what its start declares.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in BESIDE:
         if (start / name).exists():
             shutil.copyfile(start / name, folder / name)
+    if capacity is not None:
+        save_profile(folder, replace(load_profile(start), capacity=capacity))

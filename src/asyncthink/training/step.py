@@ -55,9 +55,9 @@ class StepMetrics:
     moved: float
     """KL of the model that learns to the model it began as, where `loss.kl` holds on to that; else 0."""
     entropy: float
-    """Of the policy, mean of a trained token, in nats: estimated by -log p of what was sampled."""
+    """Of the policy, in nats: mean of -log p of what was sampled, over tokens of rows with something left to chance."""
     clipped: float
-    """Share of trained tokens whose ratio was clipped; 0 on policy."""
+    """Share of these tokens whose ratio was clipped; 0 on policy."""
     rollout_seconds: float
     update_seconds: float
     tokens_per_second: float

@@ -12,9 +12,12 @@ from asyncthink.tasks import get_task
 from asyncthink.tasks.base import Split
 from asyncthink.training.rl_recipe import RLRecipe
 
+RECIPE = "recipe.toml"
+"""Its name beside the problems."""
+
 
 def write_problems(recipe: RLRecipe, folder: Path, dev: int) -> tuple[Path, Path]:
-    """Write `train.jsonl` and `dev.jsonl`; return their paths.
+    """Write `train.jsonl` and `dev.jsonl`, and the recipe beside them; return their paths.
 
     Training has one line for each problem that the recipe's steps use. A line holds the sentence and the problem's
     number, from which the task makes it again.
@@ -34,6 +37,7 @@ def write_problems(recipe: RLRecipe, folder: Path, dev: int) -> tuple[Path, Path
     paths: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE).write_text(recipe.source, encoding="utf-8")
         for split, size in sizes.items():
             path = folder / f"{split}.jsonl"
             with path.open("w", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from asyncthink.episodes.record import Segment, SegmentKind, Trace, Value
@@ -45,7 +46,8 @@ def n_tokens(trace: Trace, acts: Sequence[Act]) -> dict[str, int] | None:
         length += len(one.text)
     found: dict[str, int] = {}
     for act in acts:
-        found[act.path] = found.get(act.path, 0) + sum(act.begin < end <= act.end for end in ends)
+        within = bisect_right(ends, act.end) - bisect_right(ends, act.begin)
+        found[act.path] = found.get(act.path, 0) + within
     return found
 
 

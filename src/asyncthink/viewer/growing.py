@@ -86,7 +86,7 @@ class Growing:
 
     def timeline(self) -> Timeline:
         """Lay out what is known now."""
-        return lay_out([one.on_the_clock() for one in self.agents.values()], self.capacity, over=False)
+        return lay_out([one.on_the_clock() for one in list(self.agents.values())], self.capacity, over=False)
 
     def _hear(self, event: TextEvent) -> None:
         agent = self.agents[event.path]

@@ -170,7 +170,8 @@ class Decoding:
         if piece.reasoning:
             chunks.insert(0, request.reasoned(piece))
         for chunk in chunks:
-            self._failures = 0
+            if not chunk.hidden:  # reasoning does not bring the text on: it may break off each time
+                self._failures = 0
             self._delivered = True
             request.arrive(chunk)
             self._left -= chunk.n_tokens

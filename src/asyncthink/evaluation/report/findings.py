@@ -138,6 +138,8 @@ def caveats(summary: Summary, recipe: Recipe, warnings: Sequence[str], estimated
         yield Caveat(text=lost, loud=True)
     for warning in warnings:
         yield Caveat(text=head(warning, 300), loud=True)
+    if failed := _failed(summary):
+        yield Caveat(text=failed, loud=True)
     if summary.problems < FEW_PROBLEMS:
         yield Caveat(
             text=f"With only {counted(summary.problems, 'problem')}, intervals are too narrow and p-values too small: "
@@ -162,6 +164,19 @@ def caveats(summary: Summary, recipe: Recipe, warnings: Sequence[str], estimated
     )
     if estimated:
         yield Caveat(text=f"Token counts of {counted(estimated, 'episode')} are an engine's estimates.")
+
+
+def _failed(summary: Summary) -> str:
+    """Return where an engine failed a part of episodes that count all the same."""
+    means = {
+        arm.name: arm.measures["failed_workers"] for arm in summary.arms if "failed_workers" in arm.measures
+    }
+    some = [f"{name} {each.mean:.2g}" for name, each in means.items() if each.mean]
+    return (
+        f"Workers and traces that the engine failed, which count as lost, an episode: {', '.join(some)}."
+        if some
+        else ""
+    )
 
 
 def _how_sure(summary: Summary) -> str:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from asyncthink.evaluation.equal import SHARE
 from asyncthink.evaluation.report.cells import (
     Cell,
     Fitted,
@@ -205,8 +206,8 @@ def _equal(summary: Summary) -> Table | None:
         ("shorter by %", estimates((one.shorter for one in summary.equals), percent=True)),
     ]
     note = (
-        f"How long {first} and each other method need to be equally accurate: accuracy is that which the less "
-        "accurate of the two reaches in the end, T the least cap under which each has it, read off the record."
+        f"How long {first} and each other method need to be equally accurate: accuracy is {100 * SHARE:g} % of what "
+        "the less accurate of the two has in the end, T the least cap under which each has it, read off the record."
     )
     return table("equal", "Latency at equal accuracy", columns, note)
 

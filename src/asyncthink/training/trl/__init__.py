@@ -1,6 +1,6 @@
-"""Both stages on TRL's trainers: for any Hugging Face model, with adapters and GPUs.
+"""Both stages on TRL's trainers: for any Hugging Face model, and GPUs.
 
-Format fine-tuning (`sft.py`) is our rows and batches on `SFTTrainer`. Reinforcement learning (`rl.py`) is
+Format fine-tuning (`sft.py`) is our rows and batches on `SFTTrainer`, with adapters or without. Reinforcement learning (`rl.py`) is
 organizer-worker policy optimisation on `AsyncGRPOTrainer`: ours are the episodes, the reward, the advantage and which
 tokens are trained; model, packing, loss, optimizer, checkpoints and the transfer of weights are TRL's. Three things are
 held to, which TRL does not do by itself:

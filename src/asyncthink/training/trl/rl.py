@@ -82,6 +82,8 @@ class _Run:
         self.recipe, self.watcher, self.folder = recipe, watcher, folder
         self.drawn: dict[int, tuple[list[list[Rollout]], list[list[Reward]], float]] = {}
         """Step -> its groups, what they were paid, and the seconds it took, until it is trained."""
+        self.seconds = 0.0
+        """Of the run so far, over all sittings."""
         self.start = folder_of(recipe.start)
         self.policy = _policy(recipe, folder)
         rollout = recipe.rollout
@@ -120,22 +122,32 @@ class _Run:
         saved = self.folder.path / "trl"
         last, state = last_state(saved)
         begin = state.get("global_step", 0)
-        self.folder.rewind(begin, self.recipe.rollout.kept * self.recipe.rollout.episodes)
+        self.folder.rewind(begin, self.recipe.rollout.kept_episodes)
         self.watcher.begin(update.steps, begin, self.recipe.rollout.problems * self.recipe.rollout.episodes)
+        self.seconds = self.folder.seconds()
         worker = EpisodeWorker(self.organization, self.draw, begin=begin, steps=update.steps)
         trainer = trainer_of(self.recipe, saved, worker, self.policy.weights)
         trainer.add_callback(_Told(self, trainer))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        _save(trainer, self.start, self.folder.checkpoint)
+        if begin < update.steps:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        else:  # it was killed between its last step and this, or is given again
+            trainer._load_from_checkpoint(str(last))
+        self.save(trainer, self.folder.checkpoint)
         write_model_card(self.folder.checkpoint, self.recipe)
         return self.folder.checkpoint
 
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Write the trained model beside what came with the one to start from: tokenizer, templates, profile."""
+        copy_beside(self.start, folder, capacity=self.recipe.rollout.capacity)
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+
     def log(self, step: int, logs: dict[str, float], seconds: float) -> None:
-        """Keep the figures of a step, from 1."""
+        """Keep the figures of a step, from 1, that took so many seconds."""
         if not isfinite(logs["grad_norm"]):
             raise DivergedError(
                 f"the gradient is no number at step {step}: a smaller update.learning_rate may mend it"
             )
+        self.seconds += seconds
         groups, paid, rollout_seconds = self.drawn.pop(step - 1)
         rows, _ = weighed(groups, paid, normalise=False)
         updated = Updated(
@@ -156,7 +168,7 @@ class _Run:
             [updated],
             rollout_seconds=rollout_seconds,
             update_seconds=max(0.0, seconds - rollout_seconds),
-            seconds=seconds,
+            seconds=self.seconds,
         )
         self.folder.log(asdict(metrics))
         self.folder.keep(one.episode for group in groups[: self.recipe.rollout.kept] for one in group)
@@ -173,24 +185,20 @@ def _policy(recipe: RLRecipe, folder: RunFolder) -> LocalPolicy | ServedPolicy:
     )
 
 
-def _save(trainer: Any, start: Path, folder: Path) -> None:
-    """Write the trained model beside what came with the one to start from: tokenizer, templates, profile."""
-    copy_beside(start, folder)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-
-
 class _Told(TrainerCallback):
     """Hears from TRL what a step came to."""
 
     def __init__(self, run: _Run, trainer: Any) -> None:
-        self._run, self._trainer, self._began = run, trainer, time.monotonic()
+        self._run, self._trainer, self._last = run, trainer, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep a model on the way."""
         if state.global_step % self._run.recipe.update.checkpoint_every == 0:
-            _save(self._trainer, self._run.start, self._run.folder.on_the_way(state.global_step))
+            self._run.save(self._trainer, self._run.folder.on_the_way(state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Keep a step's figures; the summary at the end has no loss."""
         if "loss" in logs:
-            self._run.log(state.global_step, logs, time.monotonic() - self._began)
+            now = time.monotonic()
+            self._run.log(state.global_step, logs, now - self._last)
+            self._last = now
