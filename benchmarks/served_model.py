@@ -26,7 +26,7 @@ from results import save
 from asyncthink.engines.models import folder_of
 from asyncthink.episodes.store import RunDirectory
 
-METHODS = ("asyncthink", "random-forks", "parallel", "sequential")
+METHODS = ("asyncthink", "random-forks", "oracle-forks", "sequential")
 FIGURES = ("all_correct", "score", "valid", "critical_path", "concurrency", "decoded_tokens", "cached_share")
 LARGEST_KL = 1e-6
 RL = """

@@ -3,7 +3,7 @@
     python benchmarks/token_costs.py [--model embedded] [--sizes 1 2 4 ...] [--json FILE]
     scripts/third_party vllm FOLDER python benchmarks/token_costs.py --served [--json FILE]
 
-Sequences begin together and are drawn at a high temperature, so that hardly one ends by itself. `steps` are pairs of
+Sequences begin together, and each round asks another question, so that nothing is in a server's prefix cache. `steps` are pairs of
 (sequences, seconds of one step), the median of some rounds; made rising where a larger batch was faster by
 chance. `prefill` is the slope of the time to the first token over the prompt's length, `message` what it is
 for a short prompt beyond one step.
@@ -30,7 +30,8 @@ from asyncthink.engines.models import folder_of
 from asyncthink.engines.openai import OpenAIEngine
 
 QUERY = "Using the numbers 2, 3, 5, 7, find 4 different expressions that equal 28."
-HOT = Sampling(temperature=100.0)
+HOT = Sampling(temperature=2.0)
+"""No server allows more; one is asked not to end by itself, and the engine here does not within so few tokens."""
 SHORT, LONG = 1, 12
 """Queries in a prompt, whose times to the first token make the slope."""
 
@@ -39,7 +40,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
     if options.served:
         name = os.environ["ASYNCTHINK_MODEL"].removeprefix("openai:")
         folder = folder_of("embedded")
-        return OpenAIEngine(name, tokenizer=folder, api="completions", extra_body={"seed": None})
+        return OpenAIEngine(name, tokenizer=folder, api="completions", extra_body={"seed": None, "ignore_eos": True})
     return LocalEngine(folder_of(options.model), device="cpu", threads=options.threads)
 
 
@@ -53,7 +54,7 @@ async def batch(
     began = time.perf_counter()
 
     async def one(place: int) -> None:
-        message = Message(role="user", content=" ".join([QUERY] * queries))
+        message = Message(role="user", content=f"{name}: {' '.join([QUERY] * queries)}")
         session = engine.open((message,), role="organizer", episode=name, path=f"0/{place}", capacity=4)
         prompts.append(session.prompt.n_tokens)
         count = 0
