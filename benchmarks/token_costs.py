@@ -40,7 +40,9 @@ def engine_of(options: argparse.Namespace) -> Engine:
     if options.served:
         name = os.environ["ASYNCTHINK_MODEL"].removeprefix("openai:")
         folder = folder_of("embedded")
-        return OpenAIEngine(name, tokenizer=folder, api="completions", extra_body={"seed": None, "ignore_eos": True})
+        return OpenAIEngine(
+            name, tokenizer=folder, api="completions", extra_body={"seed": None, "ignore_eos": True}
+        )
     return LocalEngine(folder_of(options.model), device="cpu", threads=options.threads)
 
 
