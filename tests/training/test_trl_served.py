@@ -108,9 +108,10 @@ def test_the_only_server_dies_and_the_run_is_resumed(
     tmp_path: Path, start: Path, replicas: list[Replica]
 ) -> None:
     recipe = served(tmp_path / "run", start, replicas[0])
-    with pytest.raises(EngineError, match="nobody holds policy-2 any more"):
-        train_trl(recipe, KillAt(replicas[0], 12))
-    assert [line["step"] for line in metrics_of(Path(recipe.output))] == [1]
+    # On a slow machine what is left of the step may have arrived before: then it is the next policy that nobody takes.
+    with pytest.raises(EngineError, match="nobody holds policy-2 any more|did not take the policy"):
+        train_trl(recipe, KillAt(replicas[0], 9))
+    assert [line["step"] for line in metrics_of(Path(recipe.output))] in ([1], [1, 2])
     replicas[0].again()
     train_trl(recipe)
     lines = metrics_of(Path(recipe.output))
