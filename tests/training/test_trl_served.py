@@ -109,7 +109,7 @@ def test_the_only_server_dies_and_the_run_is_resumed(
 ) -> None:
     recipe = served(tmp_path / "run", start, replicas[0])
     # On a slow machine what is left of the step may have arrived before: then it is the next policy that nobody takes.
-    with pytest.raises(EngineError, match="nobody holds policy-2 any more|did not take the policy"):
+    with pytest.raises(EngineError, match=r"nobody holds policy-2 any more|did not take the policy"):
         train_trl(recipe, KillAt(replicas[0], 9))
     assert [line["step"] for line in metrics_of(Path(recipe.output))] in ([1], [1, 2])
     replicas[0].again()
