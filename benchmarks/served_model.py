@@ -3,8 +3,9 @@
     scripts/third_party vllm FOLDER python benchmarks/served_model.py [--limit N] [--json FILE]
 
 `methods` has what `asyncthink eval` reported of each method, served and here: at temperature 0 both must be the same.
-`cached_share` is of input tokens, by vLLM's own count. `kl` is between the server that sampled and the trainer, of each step
-of RL with new weights in between; with the policy of the step before it would be 1e-5 and more. Exits with 1 where
+`cached_share` is of input tokens, and too low: vLLM tells it at the end of a reply, and a join cuts replies off.
+`prefix_cache` has its own counters. `kl` is between the server that sampled and the trainer, of each step of RL with
+new weights in between; with the policy of the step before it would be 1e-5 and more. Exits with 1 where
 a text or a policy differs.
 """
 
