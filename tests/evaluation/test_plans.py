@@ -16,7 +16,7 @@ from asyncthink.evaluation.methods import PRESETS
 from asyncthink.evaluation.plans import Order, Schedule, ordered, plan
 from asyncthink.protocol.actions import Action, Answer, Fork, Join, Think
 from asyncthink.runtime.agent import Stage
-from asyncthink.runtime.budget import Meter
+from asyncthink.runtime.budget import Limits, Meter
 from asyncthink.runtime.organization import Organization
 from asyncthink.runtime.organizer import Plan
 from asyncthink.tasks import DIVIDERS, Asked, CountdownProblem, Split, get_task
@@ -81,14 +81,19 @@ class Untrained(ScriptedEngine):
     profile = Profile(trained=False)
 
 
-def stage(capacity: int, seed: int = 0, engine: type[ScriptedEngine] = ScriptedEngine) -> Stage:
+def stage(
+    capacity: int,
+    seed: int = 0,
+    engine: type[ScriptedEngine] = ScriptedEngine,
+    max_forks: int | None = None,
+) -> Stage:
     return Stage(
         id="x",
         origin=0.0,
         engine=engine({"organizer": "-"}),
         capacity=capacity,
         sampling=Sampling(temperature=0, top_p=1, seed=seed),
-        meter=Meter(limits=Organization(ScriptedEngine({"organizer": "-"})).limits),
+        meter=Meter(limits=Limits(max_forks=max_forks)),
         emit=lambda _: None,
         prompts={},
     )
@@ -183,6 +188,20 @@ def test_what_comes_back_belongs_to_the_part_that_was_asked() -> None:
     assert sorted(queries) == list("abcdef")
     assert divider.piles[0].asked == queries, "joins are in the order of the forks"
     assert actions[-1] == Answer(text="+".join(query * 2 for query in queries))
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (0, "A"),
+        (2, "F1 F2 J1 J2 A"),
+        (4, "F1 F2 F3 J1 F4 J2 J3 J4 A"),
+        (99, "F1 F2 F3 J1 F4 J2 F5 J3 J4 J5 A"),
+    ],
+)
+def test_a_plan_that_may_fork_no_more_answers_with_what_it_has(limit: int, expected: str) -> None:
+    made = plan(Letters(), "abcde", stage(4, max_forks=limit), Schedule.BUSY, Order.RANDOM)
+    assert spelled(drive(made)) == expected
 
 
 def test_no_more_workers_than_can_be_numbered() -> None:

@@ -1,7 +1,8 @@
 """Plans of forks that no model wrote, over a model's own workers: what is the organization itself worth?
 
 A plan goes through a problem's parts in some order and on some schedule, forks each as a model trained on the task
-would write it, and answers once enough came back or nothing is left to ask. Nobody tells it of the cap on T.
+would write it, and answers once enough came back or it may ask no more. It keeps to a limit on forks; nobody tells
+it of the cap on T, so a plan that has no such limit may be cut off before it answers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from asyncthink.protocol.actions import Answer, Fork, Join, Think
 from asyncthink.runtime.agent import Stage
 from asyncthink.runtime.organizer import Plan
 from asyncthink.tasks.base import Divider, SubQuery
+
+MOST_FORKS = 9_999
+"""As many as the protocol has numbers for."""
 
 
 class Schedule(StrEnum):
@@ -50,7 +54,8 @@ def plan(divider: Divider[Any], problem: Any, stage: Stage, schedule: Schedule, 
         if trained:
             yield Think(text=f"{noted}\n")
 
-    for index, part in enumerate(parts[:9999], 1):
+    limit = stage.meter.limits.max_forks
+    for index, part in enumerate(parts[: MOST_FORKS if limit is None else min(limit, MOST_FORKS)], 1):
         while open_forks and not harvest.done and _must_join(schedule, open_forks, stage.capacity - 1, index):
             yield from collect(open_forks.popleft())
         if harvest.done:
