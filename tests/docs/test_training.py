@@ -1,0 +1,47 @@
+"""docs/training.md quotes only what result files hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+SPEED = TEXT.split("## How fast")[1].split("## With TRL")[0]
+
+
+def sides(name: str) -> dict[str, dict[str, Any]]:
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return {each["side"]: each for each in found["sides"]}
+
+
+def test_speed_beside_trl_is_that_of_the_result_files() -> None:
+    tuned, update, rollout = (
+        {name: each["ours_to_this"] for name, each in sides(file).items()}
+        for file in ("sft_trl", "owpo_update", "owpo_rollout")
+    )
+    for cells in (
+        f"our batches | {tuned['trl-batches']:.2f}x | {tuned['trl-batches-bf16']:.2f}x",
+        f"{tuned['trl-packed']:.2f}x; {tuned['trl-grouped']:.2f}x",
+        f"its token budget | {update['trl']:.2f}x | {update['trl-bf16']:.2f}x",
+        f"as its budget | {update['trl-wide']:.2f}x | {update['trl-wide-bf16']:.2f}x",
+        f"its episodes from | {rollout['rollout-vllm']:.2f}x",
+    ):
+        assert cells in SPEED, cells
+
+
+def test_what_bfloat16_costs_without_hardware_for_it() -> None:
+    tuned, update = (
+        each["ours"]["tokens_per_second"] / each["ours-bf16"]["tokens_per_second"]
+        for each in (sides("sft_trl"), sides("owpo_update"))
+    )
+    assert f"it takes {tuned:.2f} times\nas long in fine-tuning and {update:.2f} times in the update" in SPEED
+
+
+def test_the_engine_beside_a_server_that_is_warm() -> None:
+    rounds = [
+        sides("owpo_rollout")[name]["tokens_per_second_rounds"][1]
+        for name in ("rollout-ours", "rollout-vllm")
+    ]
+    assert f"in the second alone the engine has {rounds[0] / rounds[1]:.1f}x" in SPEED
