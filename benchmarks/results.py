@@ -17,7 +17,7 @@ def save(path: Path | None, values: Mapping[str, Any]) -> None:
     if path is None:
         return
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join([*filter(None, [os.environ.get("UNDER")]), "python", *sys.argv]),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
         "versions": {name: found for name in ("asyncthink", "anyio", "torch") if (found := _version(name))},
         **values,

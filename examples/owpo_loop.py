@@ -1,6 +1,6 @@
 """Organizer-worker policy optimisation, from rollout to update, with nothing hidden.
 
-    python examples/owpo_loop.py                      the embedded model, a few small steps
+    python examples/owpo_loop.py                      embedded-sft, a few small steps
     python examples/owpo_loop.py FOLDER --steps 20    a checkpoint of your own
 
 The package does the same (`asyncthink train rl`), faster and resumable; a test holds both to the same tokens,
@@ -23,7 +23,7 @@ from torch import Tensor
 from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.detokenize import Detokenizer, TokenBytes
 from asyncthink.engines.lexicon import render
-from asyncthink.engines.models import EMBEDDED
+from asyncthink.engines.models import SHIPPED
 from asyncthink.engines.sampling import uniform
 from asyncthink.protocol import tags
 from asyncthink.protocol.actions import Answer, Fork, FormatError, Join, Return
@@ -284,7 +284,9 @@ class Loop:
 def main() -> None:
     """Train, and print each step's mean reward."""
     options = argparse.ArgumentParser(description="Organizer-worker policy optimisation.")
-    options.add_argument("folder", nargs="?", type=Path, default=EMBEDDED, help="a checkpoint folder")
+    options.add_argument(
+        "folder", nargs="?", type=Path, default=SHIPPED["embedded-sft"], help="a checkpoint folder"
+    )
     options.add_argument("--steps", type=int, default=3)
     given = options.parse_args()
     loop = Loop(load_checkpoint(given.folder), Settings(steps=given.steps))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+from asyncthink.episodes import measure
+from asyncthink.training.reward import RewardRecipe, reward_of
+from tests.training.rl_cases import EXAMPLE, scripted
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -23,12 +28,23 @@ def test_speed_beside_trl_is_that_of_the_result_files() -> None:
     )
     for cells in (
         f"our batches | {tuned['trl-batches']:.2f}x | {tuned['trl-batches-bf16']:.2f}x",
-        f"{tuned['trl-packed']:.2f}x; {tuned['trl-grouped']:.2f}x",
+        f"its packing | {tuned['trl-packed']:.2f}x",
         f"its token budget | {update['trl']:.2f}x | {update['trl-bf16']:.2f}x",
         f"as its budget | {update['trl-wide']:.2f}x | {update['trl-wide-bf16']:.2f}x",
         f"its episodes from | {rollout['rollout-vllm']:.2f}x",
     ):
         assert cells in SPEED, cells
+
+
+def test_the_reward_of_ones_own_is_one() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    page: dict[str, Any] = {"__name__": "page"}
+    exec(code, page)
+    episode = scripted("<FORK-1>7*6</FORK-1> <JOIN-1> <ANSWER>1+2</ANSWER>", {"7*6": "<RETURN>42</RETURN>"})
+    metrics = measure(episode)
+    given = episode, EXAMPLE, metrics, RewardRecipe()
+    assert metrics.critical_path > 0
+    assert page["hasty"](*given).total == reward_of(*given).total - metrics.critical_path / 1000
 
 
 def test_what_bfloat16_costs_without_hardware_for_it() -> None:

@@ -18,15 +18,15 @@ import torch
 from asyncthink import load_engine
 from asyncthink.engines.checkpoint import load_checkpoint, save_checkpoint
 from asyncthink.engines.models import EMBEDDED, folder_of
-from asyncthink.episodes import RunDirectory
+from asyncthink.episodes import Episode, Metrics, RunDirectory
 from asyncthink.episodes.record import encode
 from asyncthink.errors import AsyncThinkError, CheckpointError, UsageError
 from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
-from asyncthink.tasks import get_task
+from asyncthink.tasks import Asked, get_task
 from asyncthink.tasks.base import Split
 from asyncthink.training.owpo import train_rl
-from asyncthink.training.reward import RewardRecipe, reward_of
+from asyncthink.training.reward import Reward, RewardRecipe, reward_of
 from asyncthink.training.rl_recipe import load_rl_recipe
 from asyncthink.training.rollout import Rollout, Sampler
 from asyncthink.training.rows import TrainingRow, rows
@@ -393,6 +393,28 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(tmp_path: Path, chain
     assert files_of(tmp_path / "run") == before
 
 
+def hasty(episode: Episode, asked: Asked, metrics: Metrics, recipe: RewardRecipe) -> Reward:
+    """Pay as usual, and take a hundredth for every tick."""
+    paid = reward_of(episode, asked, metrics, recipe)
+    return replace(paid, total=paid.total - metrics.critical_path / 100)
+
+
+def test_a_reward_of_ones_own_is_what_is_learned_from(tmp_path: Path, chain: str, seen: Seen) -> None:
+    recipe = tiny(tmp_path, chain, steps="2")
+    train_rl(recipe, seen, reward=hasty)
+    for line, groups in zip(metrics_of(tmp_path / "run"), seen.drawn, strict=True):
+        own = [hasty(o.episode, o.asked, o.metrics, RewardRecipe()).total for group in groups for o in group]
+        assert line["reward"] == pytest.approx(fmean(own))
+        assert line["reward"] != pytest.approx(line["accuracy"])
+    train_rl(recipe, reward=hasty)
+    before = files_of(tmp_path / "run")
+    refused(lambda: train_rl(recipe), UsageError, "began with another reward")
+    refused(
+        lambda: train_rl(recipe, reward=lambda *given: hasty(*given)), UsageError, "began with another reward"
+    )
+    assert files_of(tmp_path / "run") == before
+
+
 def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path, chain: str) -> None:
     start = tmp_path / "start"
     shutil.copytree(folder_of(chain), start)
@@ -466,6 +488,15 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, chain: str,
         ),
         ({"updates": "2", "episodes": "2\ntop_p = 0.9"}, ["update.updates", "top_p"]),
         ({"updates": "1\nfork_credit = true\nnormalise_advantage = true"}, ["update.fork_credit"]),
+        ({"method": '"parallel"', "updates": "1\nfork_credit = true"}, ["update.fork_credit", "asyncthink"]),
+        ({"method": '"sequential"\nmax_worker_tokens = 9'}, ["rollout.max_worker_tokens", "asyncthink"]),
+        ({"method": '"parallel"', "pooled": "false\nleverage = 0.1"}, ["reward.leverage", "asyncthink"]),
+        (
+            {"method": '"asyncthink"', "capacity": "2", "pooled": "false\ntau = 0.5"},
+            ["reward.tau", "1 / rollout"],
+        ),
+        ({"seed": "-1"}, ["seed"]),
+        ({"output": '""'}, ["output"]),
         ({"steps": "0"}, ["update.steps"]),
         ({"warmup_steps": "0"}, ["update.warmup_steps"]),
         ({"save_every": "0"}, ["update.save_every"]),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
+from math import prod
 from pathlib import Path
 
 import pytest
 
 from asyncthink.episodes import RunDirectory
 from asyncthink.errors import UsageError
-from asyncthink.tasks import MathProblem
+from asyncthink.tasks import MathProblem, get_task
+from asyncthink.tasks.base import Split
+from asyncthink.tasks.countdown import forms_by_target, split_of
 from asyncthink.training.owpo import train_rl
 from asyncthink.training.problems import problems_of
-from asyncthink.training.rl_recipe import RLRecipe, load_rl_recipe
+from asyncthink.training.rl_recipe import RLRecipe, UpdateRecipe, load_rl_recipe
 from asyncthink.training.step import StepMetrics, Watcher
 
 from .rl_cases import metrics_of, weights, write_chain, write_recipe
@@ -60,6 +65,67 @@ def test_a_run_that_needs_more_problems_than_there_are_is_refused(tmp_path: Path
     bare = load_rl_recipe(str(write_recipe(tmp_path / "b", "hf:nowhere")), ['rollout.task="contest_math"'])
     with pytest.raises(UsageError, match=r"brings no problems of its own: name some in rollout\.data"):
         train_rl(bare)
+
+
+def given(folder: Path, task: str, *problems: Mapping[str, object]) -> RLRecipe:
+    """Return a recipe for problems of a task."""
+    folder.mkdir(exist_ok=True)
+    data = folder / "data.jsonl"
+    data.write_text("".join(json.dumps(each) + "\n" for each in problems))
+    changes = [f'rollout.task="{task}"', f"rollout.data={json.dumps(str(data))}", "rollout.epochs=9"]
+    return load_rl_recipe(str(write_recipe(folder, "embedded-sft")), changes)
+
+
+TRAIN, DEV, TEST = (
+    next(
+        numbers
+        for numbers in combinations(range(1, 12), 4)
+        if split_of(numbers) is split and forms_by_target(numbers)[24] >= 4
+    )
+    for split in (Split.TRAIN, Split.DEV, Split.TEST)
+)
+
+
+@pytest.mark.parametrize(("numbers", "split"), [(DEV, "dev"), (TEST, "test")])
+def test_problems_that_figures_are_measured_on_are_refused(
+    tmp_path: Path, numbers: tuple[int, ...], split: str
+) -> None:
+    good = {"numbers": TRAIN, "target": 24}
+    assert problems_of(given(tmp_path, "countdown", good)).given
+    with pytest.raises(UsageError, match=rf"data\.jsonl: problem 2 is of the {split} split"):
+        problems_of(given(tmp_path, "countdown", good, {"numbers": numbers, "target": 24}))
+
+
+def test_a_sudoku_is_of_the_split_of_its_solutions(tmp_path: Path) -> None:
+    for split in Split:
+        solved = get_task("sudoku").problem(split, 0, 0).grid
+        recipe = given(tmp_path, "sudoku", {"grid": solved})
+        if split is Split.TRAIN:
+            assert problems_of(recipe).given
+        else:
+            with pytest.raises(UsageError, match=f"of the {split} split"):
+                problems_of(recipe)
+
+
+def test_what_is_the_same_in_every_split_is_not_trained_on(tmp_path: Path) -> None:
+    path = str(write_recipe(tmp_path, "embedded-sft"))
+    with pytest.raises(UsageError, match="none may be trained on"):
+        problems_of(load_rl_recipe(path, ['rollout.task="cases"', "rollout.epochs=9"]))
+
+
+def test_a_problem_that_the_model_was_not_made_for_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    large = next(each for each in combinations(range(5, 12), 4) if split_of(each) is Split.TRAIN)
+    far = {"numbers": large, "target": prod(large)}
+    recipe = given(tmp_path, "countdown", {"numbers": TRAIN, "target": 24}, far)
+    with pytest.raises(UsageError, match="embedded-sft"):
+        train_rl(recipe)
+    assert metrics_of(Path(recipe.output)) == []
+    train_rl(
+        replace(given(tmp_path, "countdown", {"numbers": TRAIN, "target": 24}), update=UpdateRecipe(steps=1))
+    )
+    assert len(metrics_of(Path(recipe.output))) == 1, (
+        "the folder was of use to nobody, so the corrected recipe has it"
+    )
 
 
 class Stop(Watcher):

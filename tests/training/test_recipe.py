@@ -53,6 +53,12 @@ def test_a_recipe_is_read(tmp_path: Path) -> None:
         ({"warmup_steps": "0"}, ["tiny.toml", "train.warmup_steps"]),
         ({"batch_tokens": "-1"}, ["tiny.toml", "train.batch_tokens"]),
         ({"save_every": "3\n[trl.lora]\nrank = 4"}, ["tiny.toml", "[trl]", 'trainer = "trl"']),
+        ({"learning_rate": "-1.0"}, ["tiny.toml", "train.learning_rate"]),
+        ({"learning_rate": "nan"}, ["tiny.toml", "train.learning_rate"]),
+        ({"bfloat16": "false\nweight_decay = -0.1"}, ["tiny.toml", "train.weight_decay"]),
+        ({"head_dim": "33"}, ["tiny.toml", "model.head_dim"]),
+        ({"seed": "-1"}, ["tiny.toml", "seed"]),
+        ({"seed": "99999999999999999999"}, ["tiny.toml", "seed"]),
         ({"seed": "="}, ["tiny.toml", "line 2"]),
         ({"seed": "1\nseed = 2"}, ["tiny.toml"]),
     ],
@@ -122,6 +128,15 @@ def test_a_recipe_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
 def test_a_run_has_a_model_to_make_or_one_to_start_from(tmp_path: Path, begin: str) -> None:
     path = write_recipe(tmp_path, begin=begin)
     refused(lambda: load_recipe(str(path)), str(path), "either a [model] to make or a 'start' to go on from")
+
+
+def test_embeddings_may_have_a_rate_of_their_own_or_none(tmp_path: Path) -> None:
+    path = str(write_recipe(tmp_path, learning_rate="0.5"))
+    for own, rate in {"0.25": 0.25, "0.0": 0.0}.items():
+        assert load_recipe(path, [f"train.embedding_learning_rate={own}"]).train.rates == (0.5, rate)
+    lines = [line for line in Path(path).read_text().splitlines() if not line.startswith("embedding_")]
+    Path(path).write_text("\n".join(lines))
+    assert load_recipe(path).train.rates == (0.5, 0.5)
 
 
 def test_a_recipe_that_is_no_text_file_is_refused(tmp_path: Path) -> None:

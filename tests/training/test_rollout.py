@@ -15,6 +15,7 @@ import torch
 from msgspec.structs import replace
 
 from asyncthink.engines.base import Sampling
+from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.engines.local import LocalEngine, LocalSession
 from asyncthink.engines.shelves import SHELF, Context, Shelves
 from asyncthink.episodes import Episode, Outcome
@@ -24,8 +25,13 @@ from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import get_task
 from asyncthink.tasks.base import Split
+from asyncthink.training.loss import LossRecipe
+from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.problems import Problems
+from asyncthink.training.rl_recipe import UpdateRecipe
 from asyncthink.training.rollout import REDRAWS, Rollout, Sampler
+from asyncthink.training.rows import rows
+from asyncthink.training.update import Updater
 
 from .rl_cases import Recorder, World, chain_world, draw, embedded_world, tiny_config, write_chain
 
@@ -341,3 +347,28 @@ def test_a_full_context_is_a_budget_and_no_failure(tmp_path: Path) -> None:
     outcomes = Counter(trace.outcome for group in groups for one in group for trace in one.episode.traces)
     assert outcomes[Outcome.BUDGET] > 0 and outcomes[Outcome.ENGINE_ERROR] == 0
     assert {one.episode.id.rpartition("-")[2] for group in groups for one in group} == {"0"}
+    longest = [
+        sum(each.n_tokens for each in trace.segments)
+        for group in groups
+        for one in group
+        for trace in one.episode.traces
+    ]
+    assert max(longest) > 48, "what a join brought went past the context"
+    checkpoint = load_checkpoint(folder)
+    own = [row for group in groups for one in group for row in rows(one.episode)]
+    assert max(len(row.ids) for row in own) <= 48
+    logprobs = Updater(
+        checkpoint.model,
+        Optimizers(
+            checkpoint.model,
+            optimizer="adamw",
+            learning_rate=0.1,
+            embedding_learning_rate=0.1,
+            weight_decay=0,
+        ),
+        LossRecipe(),
+        UpdateRecipe(),
+    ).old_logprobs(own)
+    assert sum(len(each) for each in logprobs) == sum(row.n_trained for row in own), (
+        "and is trained all the same"
+    )

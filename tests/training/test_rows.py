@@ -66,11 +66,12 @@ def stretches(row: TrainingRow, model: str) -> list[tuple[bool, str]]:
 
 
 def told(trace: Trace) -> list[tuple[bool, str]]:
-    """Return a trace's text piece by piece, each decoded by its model throughout or not at all."""
+    """Return a trace's text piece by piece, each decoded by its model throughout or not at all, up to the last such."""
     pieces = [(one.kind is SegmentKind.DECODED, one.text) for one in trace.segments if one.n_tokens]
-    return [
+    found = [
         (own, "".join(text for _, text in group)) for own, group in groupby(pieces, lambda piece: piece[0])
     ]
+    return found if found[-1][0] else found[:-1]
 
 
 def counted(episode: Episode) -> list[Trace]:
@@ -104,6 +105,8 @@ def test_what_others_wrote_is_in_the_context_and_never_trained() -> None:
         assert prompt.startswith(one.episode.query)
         inserted = [(before, text) for (_, before), (own, text) in pairwise(pieces) if not own]
         assert all(before.endswith(f"<{text.rpartition('</')[2]}") for before, text in inserted)
+        if (last := one.episode.traces[0].segments[-1]).kind is SegmentKind.INSERTED:
+            inserted.append((pieces[-1][1], last.text))  # it ends the trace, and so is in no row
         joined = [trace for trace in one.episode.traces if trace.joined_at is not None]
         expected = [f"{trace.result or '(no result)'}</JOIN-{trace.path[2:]}>" for trace in joined]
         assert Counter(text for _, text in inserted if not text.startswith("</")) == Counter(expected)
@@ -120,9 +123,11 @@ def test_log_probabilities_stand_where_their_tokens_do() -> None:
             for segment in trace.segments:
                 own = segment.logprobs if segment.kind is SegmentKind.DECODED else None
                 expected += own or [0.0] * segment.n_tokens
-            assert list(row.logprobs) == expected
+            whole = [token for part in trace.segments for token in part.token_ids or ()]
+            end = len(row.ids)
+            assert (list(row.logprobs), list(row.ids)) == (expected[:end], whole[:end])
+            assert row.trained[-1] and not any(expected[end:]), "nothing that was decoded is behind it"
             assert row.n_trained == sum(row.trained)
-            assert list(row.ids) == [token for part in trace.segments for token in part.token_ids or ()]
 
 
 def test_workers_that_were_never_joined_give_no_row() -> None:
@@ -164,6 +169,17 @@ def test_of_all_kinds_only_decoded_text_is_trained() -> None:
     assert row.ids == (10, 11, 20, 21, 30, 31, 40, 41, 50, 51, 60, 61, 70, 71)
     assert [token for token, own in zip(row.ids, row.trained, strict=True) if own] == [20, 21, 40, 41, 70, 71]
     assert [p != 0 for p in row.logprobs] == list(row.trained)
+
+
+def test_a_row_ends_where_the_model_wrote_last() -> None:
+    """What was inserted there may go past the model's context, as a join's return does that ends the episode."""
+    kinds = [SegmentKind.PROMPT, SegmentKind.DECODED, SegmentKind.INSERTED, SegmentKind.DICTATED]
+    (row,) = rows(with_parts(*(part(kind, 2, 10 * place) for place, kind in enumerate(kinds, 1))))
+    assert (row.ids, row.trained, row.logprobs) == (
+        (10, 11, 20, 21),
+        (False, False, True, True),
+        (0.0, 0.0, -0.5, -0.5),
+    )
 
 
 def test_a_trace_of_which_the_model_wrote_nothing_gives_no_row() -> None:

@@ -18,6 +18,7 @@ from asyncthink.engines.base import Message, Sampling
 from asyncthink.engines.checkpoint import load_checkpoint
 from asyncthink.engines.lexicon import Lexicon
 from asyncthink.engines.local import LocalEngine
+from asyncthink.episodes import files
 from asyncthink.errors import AsyncThinkError
 from asyncthink.tasks import DIVIDERS, Asked, Split
 from asyncthink.tasks.countdown import split_of
@@ -27,9 +28,10 @@ from asyncthink.training import sft
 from asyncthink.training.encoding import Row, batches, encode_example, new_lexicon, tensors
 from asyncthink.training.mixture import Mixture, TrainProblems, limits
 from asyncthink.training.recipe import DataRecipe
+from asyncthink.training.run_folder import STATE
 from asyncthink.training.sft import Progress, loss_of, train_sft
 from asyncthink.training.synthesis import Example
-from tests.training.sft_world import examples, make_small, tiny
+from tests.training.sft_world import MODEL, examples, make_small, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +221,7 @@ def test_a_save_that_was_cut_off_does_not_count(uninterrupted: RunOf, tmp_path: 
     recipe = tiny(tmp_path, optimizer="adamw")
     with pytest.raises(Killed):
         train_sft(recipe, killer(5, []))
-    (tmp_path / "run" / "state.tmp").write_bytes(b"half")
+    files.draft(tmp_path / "run" / STATE).write_bytes(b"half")
     assert weights(train_sft(recipe)) == expected
 
 
@@ -276,10 +278,16 @@ def test_what_stands_beside_the_weights_is_taken_over(uninterrupted: RunOf, tmp_
     for path in uninterrupted("muon")[0].iterdir():
         (begun / path.name).write_bytes(path.read_bytes())
     (begun / "worker.jinja").write_text("Try {{ query | trim }}\n")
+    foreign = (begun / "tokenizer.json").read_text().replace('"<eos>"', '"</s>"')
+    (begun / "tokenizer.json").write_text(foreign)
+    (begun / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     recipe = going_on(tmp_path, begun, tokens="700")
     seen: list[Progress] = []
     made = load_checkpoint(train_sft(recipe, seen.append))
     assert made.templates["worker"] == "Try {{ query | trim }}\n"
+    assert made.eos == load_checkpoint(begun).eos != (), "a text ends as it did"
+    assert (made_in := tmp_path / "run" / "checkpoint").joinpath("tokenizer.json").read_text() == foreign
+    assert (made_in / "tokenizer_config.json").read_text() == '{"eos_token": "</s>"}'
     assert made.profile.tasks == limits(recipe.data)
     with torch.inference_mode():
         loss, _ = loss_of(load_checkpoint(begun).model, *tensors(first_batch(recipe, made)))
@@ -316,6 +324,24 @@ def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
     recipe = tiny(tmp_path, tokens="500", learning_rate="0.03")
     refused(lambda: train_sft(recipe), "another recipe", str(tmp_path / "run"))
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_run_that_earned_nothing_leaves_its_folder_to_the_corrected_recipe(tmp_path: Path) -> None:
+    refused(lambda: train_sft(tiny(tmp_path, begin=f"{MODEL}max_length = 20\n")), "no trace is as short")
+    assert load_checkpoint(train_sft(tiny(tmp_path, tokens="500"))).model.config.max_position_embeddings > 20
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """Its recipe is not ours, and whether it earned anything nobody can tell."""
+    for manifest in (None, "{}", '{"kind": "evaluation"}'):
+        run = tmp_path / f"run-{manifest and len(manifest)}"
+        run.mkdir()
+        (run / "config.toml").write_text("task = 'countdown'\n")
+        if manifest:
+            (run / "manifest.json").write_text(manifest)
+        before = {path: path.read_bytes() for path in run.iterdir()}
+        refused(lambda run=run: train_sft(tiny(tmp_path, output=run.as_posix())), "another recipe")
+        assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.mark.parametrize("output", ["taken", "taken/run"])

@@ -221,7 +221,7 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", "embedded-sft"))))
 
 
-def test_a_gradient_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_no_number(tmp_path: Path) -> None:
     paid = 0
 
     def overflows(*arguments: Any) -> Reward:
@@ -230,10 +230,9 @@ def test_a_gradient_that_is_no_number(tmp_path: Path, monkeypatch: pytest.Monkey
         reward = reward_of(*arguments)
         return reward if paid <= 8 else replace(reward, total=float("inf"))
 
-    monkeypatch.setattr("asyncthink.training.trl.rl.reward_of", overflows)
     start = f"hf:{write_chain(tmp_path / 'start')}"
     with pytest.raises(DivergedError, match=r"step 2: a smaller update\.learning_rate"):
-        train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", start))))
+        train_trl(load_rl_recipe(str(write_recipe(tmp_path / "run", start))), reward=overflows)
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1], "what was earned is kept"
 
 

@@ -11,6 +11,7 @@ No torch is needed for it: a server may hold the weights.
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -24,6 +25,7 @@ from tokenizers import Tokenizer
 
 from asyncthink.engines.base import Profile
 from asyncthink.errors import CheckpointError
+from asyncthink.settings import packaged_recipes
 
 CONFIG, TOKENIZER, PROFILE, GENERATION = (
     "config.json",
@@ -32,6 +34,8 @@ CONFIG, TOKENIZER, PROFILE, GENERATION = (
     "generation_config.json",
 )
 ROLES = ("organizer", "worker")
+MADE = "checkpoint"
+"""The folder in a training's output that holds the model at its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,15 +126,28 @@ def _eos(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
         raise CheckpointError(f"{folder}: eos_token_id: {first_line(error)}") from error
 
 
+def _maker(folder: Path) -> str:
+    """Return which command makes a folder that is not there; empty if no packaged recipe does."""
+    for recipe, text in ({} if folder.exists() else packaged_recipes()).items():
+        values = tomllib.loads(text)
+        if Path(str(values.get("output"))) / MADE == folder:
+            kind = "rl" if "rollout" in values else "sft"
+            return f": `asyncthink train {kind} recipes/{recipe}` makes it"
+    return ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one object.
 
     Raises:
-        CheckpointError: it is missing or holds something else.
+        CheckpointError: it is missing or holds something else; where a training of a packaged recipe would make the
+            folder, its command is told.
     """
     text = _text(path)
     if text is None:
-        raise CheckpointError(f"{path.parent}: no checkpoint folder, {path.name} is missing")
+        raise CheckpointError(
+            f"{path.parent}: no checkpoint folder, {path.name} is missing{_maker(path.parent)}"
+        )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

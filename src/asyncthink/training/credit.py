@@ -3,7 +3,8 @@
 Not in the paper, where every token of an episode shares its advantage, so that what one fork found is drowned in the
 luck of all the others. What it adds to the score is a difference reward (Wolpert and Tumer, "Optimal Payoff Functions
 for Members of Collectives", 2001), taken in the order of the joins: the gains of an episode add up to the score of
-all that was returned. Everything else, that it forks at all among it, keeps the episode's advantage.
+all that was returned. What was asked by a fork that was never joined gets none, 0, since nobody knows what it brought.
+Everything else, that it forks at all among it, keeps the episode's advantage.
 """
 
 from __future__ import annotations

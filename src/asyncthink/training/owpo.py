@@ -22,7 +22,7 @@ from pathlib import Path
 import anyio
 import torch
 
-from asyncthink.engines.checkpoint import Checkpoint, save_weights
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, save_weights
 from asyncthink.engines.detokenize import TokenBytes
 from asyncthink.engines.local import LocalEngine
 from asyncthink.engines.models import folder_of
@@ -31,11 +31,11 @@ from asyncthink.training.cards import write_model_card
 from asyncthink.training.credit import credited
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.problems import Problems, problems_of
-from asyncthink.training.reward import Reward, reward_of
+from asyncthink.training.reward import Reward, RewardFunction, reward_of, source_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.rows import TrainingRow
-from asyncthink.training.run_folder import RunFolder, copy_beside, load_start
+from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.step import StepMetrics, Watcher, step_metrics, weighed
 from asyncthink.training.update import Updated, Updater
 
@@ -49,8 +49,13 @@ class Position:
     """Wall time spent, over all sittings."""
 
 
-def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
+def train_rl(recipe: RLRecipe, watcher: Watcher | None = None, reward: RewardFunction = reward_of) -> Path:
     """Train, going on from the run directory's last state; return the checkpoint folder.
+
+    Args:
+        recipe: what to do.
+        watcher: is told how far it is.
+        reward: pays each episode. A run goes on only with the function that it began with.
 
     Raises:
         UsageError: the run directory belongs to another recipe, start or data or cannot be written, the model was
@@ -61,10 +66,10 @@ def train_rl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
         DivergedError: the gradient is no number any more; the last state is that of the step before.
     """
     problems = problems_of(recipe)
-    checkpoint = load_start(recipe.start)
-    inputs = {recipe.start: folder_of(recipe.start), **problems.inputs}
+    checkpoint = load_checkpoint(folder_of(recipe.start))
+    inputs = {recipe.start: folder_of(recipe.start), **problems.inputs, **source_of(reward)}
     with RunFolder(recipe.output, recipe.source, inputs) as folder:
-        return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint, problems).go_on)
+        return anyio.run(_Run(recipe, watcher or Watcher(), folder, checkpoint, problems, reward).go_on)
 
 
 class _Run:
@@ -77,8 +82,10 @@ class _Run:
         folder: RunFolder,
         checkpoint: Checkpoint,
         problems: Problems,
+        reward: RewardFunction,
     ) -> None:
         self.recipe, self.watcher, self.folder, self.checkpoint = recipe, watcher, folder, checkpoint
+        self.reward = reward
         update, rollout = recipe.update, recipe.rollout
         torch.set_num_threads(update.threads)
         reference = deepcopy(checkpoint.model).requires_grad_(False) if recipe.loss.kl else None
@@ -140,7 +147,7 @@ class _Run:
         groups = await self.sampler.draw(self.position.step, self.watcher.episode)
         sampled = time.monotonic()
         rewards = [
-            [reward_of(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
+            [self.reward(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
             for group in groups
         ]
         self.folder.keep(one.episode for group in groups[: self.recipe.rollout.kept] for one in group)

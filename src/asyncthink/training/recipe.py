@@ -14,6 +14,9 @@ from asyncthink.settings import load
 from asyncthink.training.structures import Structure
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seed: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Output: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Shares: TypeAlias = Annotated[
     dict[Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,3}$")], Share], msgspec.Meta(min_length=1)
@@ -32,8 +35,8 @@ class ModelRecipe:
     layers: Count
     heads: Count
     """Attention heads, of keys and values too."""
-    head_dim: Count = 32
-    """vLLM's CPU build serves no smaller one."""
+    head_dim: Annotated[int, msgspec.Meta(ge=2, multiple_of=2)] = 32
+    """Even; vLLM's CPU build serves no smaller one."""
     max_length: Count = 1024
     """Longest sequence in tokens; longer traces are left out of the data."""
 
@@ -89,15 +92,15 @@ class TrainRecipe:
     """Tokens to see, prompts and inserted text included, padding not."""
     batch_tokens: Count
     """Tokens in a step, padding included."""
-    learning_rate: float
+    learning_rate: Rate
     """Peak, for the matrices of the blocks; falls linearly to 0 after the warm-up."""
-    embedding_learning_rate: float | None = None
-    """Peak, for embeddings and norms (always AdamW); None: the same."""
+    embedding_learning_rate: Rate | None = None
+    """Peak, for embeddings and norms (always AdamW); None: the same; 0 leaves them as they are."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     """For the matrices of the blocks."""
     warmup_steps: Count = 100
     """Steps over which the rates rise linearly."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
     """Of the matrices of the blocks."""
     bfloat16: bool = False
     """Matrix products in bfloat16; parameters stay float32."""
@@ -109,7 +112,8 @@ class TrainRecipe:
     @property
     def rates(self) -> tuple[float, float]:
         """Peak learning rates, of the matrices of the blocks and of all else."""
-        return self.learning_rate, self.embedding_learning_rate or self.learning_rate
+        embeddings = self.embedding_learning_rate
+        return self.learning_rate, self.learning_rate if embeddings is None else embeddings
 
     def scale(self, step: int, tokens: int) -> float:
         """Return the share of the learning rate that a step has, from 0, so many tokens seen before it."""
@@ -157,9 +161,9 @@ class Recipe:
     trl: SFTTrainerRecipe = field(default_factory=SFTTrainerRecipe)
     data: Annotated[list[DataRecipe], msgspec.Meta(min_length=1)]
     train: TrainRecipe
-    output: str
+    output: Output
     """Run directory, relative to the working directory."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the initial weights, the data and its order."""
     capacity: Annotated[int, msgspec.Meta(ge=1, le=9999)] = 4
     """What the checkpoint declares as its own."""

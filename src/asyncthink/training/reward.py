@@ -8,13 +8,17 @@ R_A is the task's score. The concurrency term is not gated by correctness, as in
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from asyncthink.episodes.metrics import Metrics
 from asyncthink.episodes.record import Episode
+from asyncthink.errors import UsageError
 from asyncthink.tasks import Asked
 
 Weight: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
@@ -33,8 +37,8 @@ class RewardRecipe:
     gated: bool = False
     """Whether R_eta is multiplied by R_A, so that a wrong answer earns nothing by being busy."""
     leverage: Weight = 0.0
-    """Weight of the share of forks that follow a join: the paper's known negative, which ends in nearly
-    sequential thinking."""
+    """Weight of the share of forks that follow a join: the paper's known negative, which ended in nearly
+    sequential thinking there."""
     pooled: bool = False
     """Parallel thinking only: R_A is the score of all traces' answers together, not of the voted one."""
 
@@ -62,6 +66,27 @@ def reward_of(episode: Episode, asked: Asked, metrics: Metrics, recipe: RewardRe
     gate = accuracy if recipe.gated else 1.0
     total = accuracy + recipe.concurrency * concurrency * gate + recipe.leverage * leverage
     return Reward(total=total, accuracy=accuracy, concurrency=concurrency, leverage=leverage)
+
+
+RewardFunction: TypeAlias = Callable[[Episode, Asked, Metrics, RewardRecipe], Reward]
+"""What pays an episode: `reward_of`, or one's own, which may call it."""
+
+
+def source_of(reward: RewardFunction) -> dict[str, bytes]:
+    """Return what a run with a reward of one's own begins with: its name and the file that it stands in.
+
+    Raises:
+        UsageError: it is no function that stands in a file, so another run could not tell it from others.
+    """
+    if reward is reward_of:
+        return {}
+    if not inspect.isfunction(reward):
+        raise UsageError(f"a reward is a function, not {type(reward).__name__}")
+    try:
+        text = Path(inspect.getfile(reward)).read_bytes()
+    except OSError as error:
+        raise UsageError(f"the reward {reward.__qualname__} stands in no file") from error
+    return {"reward": reward.__qualname__.encode() + b"\n" + text}
 
 
 def _accuracy(episode: Episode, asked: Asked, recipe: RewardRecipe) -> float:

@@ -13,7 +13,7 @@ from asyncthink.settings import load
 from asyncthink.tasks import get_task
 from asyncthink.tasks.countdown import Countdown
 from asyncthink.training.loss import LossRecipe
-from asyncthink.training.recipe import Count
+from asyncthink.training.recipe import Count, Output, Seed
 from asyncthink.training.reward import RewardRecipe
 
 
@@ -32,6 +32,7 @@ class RolloutRecipe:
     max_critical_path: Count | None = None
     """Cap on T: an episode that reaches it has no answer."""
     max_worker_tokens: Count | None = None
+    """Of workers, so with `asyncthink` only: traces that think alone have `max_critical_path`."""
     problems: Count = 16
     """Of a step; each is used once, but for `epochs`."""
     episodes: Annotated[int, msgspec.Meta(ge=2)] = 8
@@ -111,9 +112,9 @@ class RLRecipe:
 
     start: str
     """The policy to begin with: `hf:FOLDER`, `embedded`, `embedded-base` or `embedded-sft`."""
-    output: str
+    output: Output
     """Run directory, relative to the working directory."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the problems and of sampling."""
     trainer: Literal["ours", "trl"] = "ours"
     """Who makes the update: our own plain loop, or TRL's `AsyncGRPOTrainer` (extra `trl`)."""
@@ -149,11 +150,28 @@ def load_rl_recipe(path: str, changes: Sequence[str] = ()) -> RLRecipe:
             f"{path}: update.fork_credit needs answers that add up, as countdown has: not {rollout.task}"
         )
     _refuse_mixtures(path, recipe)
+    _refuse_forks(path, recipe)
     if rollout.problems % recipe.update.updates:
         raise UsageError(
             f"{path}: update.updates = {recipe.update.updates} does not divide rollout.problems = {rollout.problems}"
         )
     return recipe
+
+
+def _refuse_forks(path: str, recipe: RLRecipe) -> None:
+    """Refuse what would never pay, or always."""
+    rollout, reward = recipe.rollout, recipe.reward
+    needs_forks = {
+        "rollout.max_worker_tokens": rollout.max_worker_tokens is not None,
+        "reward.leverage": reward.leverage > 0,
+        "update.fork_credit": recipe.update.fork_credit,
+    }
+    if rollout.method != "asyncthink" and (named := [name for name, given in needs_forks.items() if given]):
+        raise UsageError(f'{path}: {named[0]} belongs to rollout.method = "asyncthink"')
+    if rollout.method == "asyncthink" and reward.concurrency and 1 < rollout.capacity <= 1 / reward.tau:
+        raise UsageError(
+            f"{path}: reward.tau = {reward.tau} is not above 1 / rollout.capacity, so thinking alone would be paid in full"
+        )
 
 
 def _refuse_mixtures(path: str, recipe: RLRecipe) -> None:

@@ -18,6 +18,7 @@ from asyncthink.runtime.budget import Limits
 from asyncthink.runtime.fanout import together
 from asyncthink.runtime.organization import Organization
 from asyncthink.tasks import Asked
+from asyncthink.training.problems import Problems
 from asyncthink.training.rl_recipe import RolloutRecipe
 
 REDRAWS = 3
@@ -58,12 +59,15 @@ class Sampler:
         seed: of all sampling.
         problems: how many a step has.
         episodes: how many there are of each.
+
+    Raises:
+        UsageError: the model was not made for one of the problems.
     """
 
     def __init__(
         self,
         organization: Organization,
-        numbered: Callable[[int], Asked],
+        numbered: Problems,
         *,
         seed: int,
         problems: int,
@@ -71,6 +75,9 @@ class Sampler:
     ) -> None:
         self.organization, self.numbered, self.seed = organization, numbered, seed
         self.problems, self.episodes = problems, episodes
+        # Before the first step: what the shuffle brings late would end a run that cannot go on without it.
+        for asked in [question.asked for question in numbered.given] or [numbered(0)]:
+            organization.capacity_for(asked)
 
     async def draw(self, step: int, done: Callable[[], None] = lambda: None) -> list[list[Rollout]]:
         """Return the step's groups: for each problem, its episodes.

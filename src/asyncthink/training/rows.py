@@ -17,7 +17,7 @@ class TrainingRow:
     path: str
     role: Role
     ids: tuple[int, ...]
-    """The context as the engine saw it, n tokens."""
+    """The context as the engine saw it up to the last token that the model decoded, n tokens."""
     trained: tuple[bool, ...]
     """n: True for the tokens that the model decoded; prompts and inserted text are False."""
     logprobs: tuple[float, ...]
@@ -58,11 +58,13 @@ def _row(episode: str, trace: Trace) -> TrainingRow:
         ids += segment.token_ids
         trained += [own] * len(segment.token_ids)
         logprobs += (segment.logprobs or ()) if own else [0.0] * len(segment.token_ids)
+    # An insertion that ends a trace teaches nothing, and may be what was longer than the model's context.
+    end = max((place for place, own in enumerate(trained, 1) if own), default=0)
     return TrainingRow(
         episode=episode,
         path=trace.path,
         role=trace.role,
-        ids=tuple(ids),
-        trained=tuple(trained),
-        logprobs=tuple(logprobs),
+        ids=tuple(ids[:end]),
+        trained=tuple(trained[:end]),
+        logprobs=tuple(logprobs[:end]),
     )

@@ -19,18 +19,15 @@ from typing import Any, Self, cast
 
 import torch
 
-from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint
 from asyncthink.engines.lexicon import CONFIG as MODEL_CONFIG
-from asyncthink.engines.lexicon import PROFILE, load_profile, save_profile
-from asyncthink.engines.models import folder_of
+from asyncthink.engines.lexicon import MADE, PROFILE, load_profile, save_profile
 from asyncthink.episodes import Episode, Role, files
 from asyncthink.episodes.store import sealed, versions
-from asyncthink.errors import CheckpointError, UsageError
-from asyncthink.settings import packaged_recipes
+from asyncthink.errors import UsageError
 from asyncthink.training.cards import CARD
 
 CONFIG, MANIFEST, STATE, METRICS = "config.toml", "manifest.json", "state.pt", "metrics.jsonl"
-EPISODES, CHECKPOINT = "episodes.jsonl", "checkpoint"
+EPISODES = "episodes.jsonl"
 BESIDE = (
     MODEL_CONFIG,
     PROFILE,
@@ -77,7 +74,11 @@ class RunFolder:
         digests = {name: _digest(file) for name, file in inputs.items()}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if config.exists() and not _same(config.read_text(errors="replace"), source):
+            if (
+                config.exists()
+                and not self._untouched()
+                and not _same(config.read_text(errors="replace"), source)
+            ):
                 raise UsageError(
                     f"{path} holds a run of another recipe: name another output, or remove it (only {', '.join(FREE)} "
                     "may change)"
@@ -89,10 +90,21 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
+    def _untouched(self) -> bool:
+        """Whether a training began here and earned nothing, not a step: another recipe may have the folder."""
+        try:
+            ours = json.loads((self.path / MANIFEST).read_bytes())["kind"] == "training"
+            earned = (self.path / METRICS).stat().st_size
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+        return ours and not (
+            earned or (self.path / STATE).exists() or any(self.path.glob("trl/checkpoint-*"))
+        )
+
     def _hold_to(self, digests: Mapping[str, str]) -> None:
         """Write down what the run begins with, or refuse to go on with something else."""
         manifest = self.path / MANIFEST
-        if not manifest.exists():
+        if not manifest.exists() or self._untouched():
             told = {**versions(), "kind": "training", "inputs": digests}
             files.replace(manifest, json.dumps(told, indent=2).encode() + b"\n")
             return
@@ -100,7 +112,7 @@ class RunFolder:
             known = dict(json.loads(manifest.read_bytes())["inputs"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{manifest} is no manifest of a training: name another output") from error
-        if changed := sorted(name for name, digest in digests.items() if known.get(name) != digest):
+        if changed := sorted(name for name in {**known, **digests} if known.get(name) != digests.get(name)):
             raise UsageError(
                 f"{self.path} began with another {changed[0]}: bring that back, or name another output"
             )
@@ -108,7 +120,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """Where the model is put at the end."""
-        return self.path / CHECKPOINT
+        return self.path / MADE
 
     def on_the_way(self, step: int) -> Path:
         """Return where the model of a step is kept."""
@@ -228,29 +240,6 @@ def _held(source: str) -> dict[str, Any]:
             if not found:
                 del values[section]
     return values
-
-
-def load_start(name: str) -> Checkpoint:
-    """Load the checkpoint that a training starts from.
-
-    Raises:
-        UnknownNameError: the name is no model of this machine.
-        CheckpointError: it cannot be loaded; where a training of a packaged recipe would make it, its command is told.
-    """
-    folder = folder_of(name)
-    try:
-        return load_checkpoint(folder)
-    except CheckpointError as error:
-        if folder.exists():
-            raise
-        for recipe, text in packaged_recipes().items():
-            made = Path(str(tomllib.loads(text).get("output"))) / CHECKPOINT
-            if made == folder:
-                kind = "rl" if "update" in tomllib.loads(text) else "sft"
-                raise CheckpointError(
-                    f"{error}: `asyncthink train {kind} recipes/{recipe}` makes it"
-                ) from error
-        raise
 
 
 def copy_beside(start: Path, folder: Path, *, capacity: int | None = None) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asyncthink.engines.base import Profile
-from asyncthink.engines.checkpoint import Checkpoint, save_checkpoint
-from asyncthink.engines.lexicon import Lexicon
+from asyncthink.engines.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from asyncthink.engines.lexicon import Lexicon, save_profile
 from asyncthink.engines.llama import Llama, LlamaConfig
 from asyncthink.engines.models import folder_of
 from asyncthink.errors import DivergedError, UsageError
@@ -31,7 +31,7 @@ from asyncthink.training.encoding import IGNORED, Row, batches, encode_example, 
 from asyncthink.training.mixture import Mixture, limits
 from asyncthink.training.optimizers import Optimizers
 from asyncthink.training.recipe import ModelRecipe, Recipe
-from asyncthink.training.run_folder import RunFolder, load_start
+from asyncthink.training.run_folder import RunFolder, copy_beside
 from asyncthink.training.synthesis import Example
 
 INITIAL_STD = 0.02
@@ -152,16 +152,23 @@ class _Run:
             if self._shard(groups[self.position.batch :]):
                 self.position.shard, self.position.batch = shard + 1, 0
         self._save()
+        self._write(self.folder.checkpoint)
+        write_model_card(self.folder.checkpoint, self.recipe)
+        return self.folder.checkpoint
+
+    def _write(self, folder: Path) -> None:
+        """Write the model as it is now; what was there before it keeps its tokenizer and all that stands beside."""
         profile = Profile(
             capacity=self.recipe.capacity,
             tasks=limits(self.recipe.data),
             temperature=self.recipe.temperature,
         )
-        save_checkpoint(
-            self.folder.checkpoint, as_checkpoint(self.model, replace(self.lexicon, profile=profile))
-        )
-        write_model_card(self.folder.checkpoint, self.recipe)
-        return self.folder.checkpoint
+        if self.recipe.start is None:
+            save_checkpoint(folder, as_checkpoint(self.model, replace(self.lexicon, profile=profile)))
+            return
+        copy_beside(folder_of(self.recipe.start), folder)
+        save_weights(folder, self.model)
+        save_profile(folder, profile)
 
     def _encoded(self, example: Example) -> Row:
         return encode_example(self.lexicon, example)
@@ -219,7 +226,7 @@ class _Run:
 def _begin(recipe: Recipe) -> tuple[Llama, Lexicon]:
     """Make the model, or load the one to start from."""
     if recipe.start is not None:
-        loaded = load_start(recipe.start)
+        loaded = load_checkpoint(folder_of(recipe.start))
         return loaded.model.train().requires_grad_(True), loaded
     lexicon = new_lexicon()
     assert recipe.model is not None

@@ -17,7 +17,7 @@ from asyncthink.errors import DivergedError, UsageError
 from asyncthink.training.cards import write_model_card
 from asyncthink.training.loss import Aggregation
 from asyncthink.training.problems import Problems, problems_of
-from asyncthink.training.reward import Reward, reward_of
+from asyncthink.training.reward import Reward, RewardFunction, reward_of, source_of
 from asyncthink.training.rl_recipe import RLRecipe
 from asyncthink.training.rollout import Rollout, Sampler, organization_of
 from asyncthink.training.rows import TrainingRow
@@ -30,7 +30,7 @@ from asyncthink.training.trl.worker import Drawn, EpisodeWorker
 from asyncthink.training.update import Updated
 
 
-def train_trl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
+def train_trl(recipe: RLRecipe, watcher: Watcher | None = None, reward: RewardFunction = reward_of) -> Path:
     """Train as `owpo.train_rl` does, with TRL's update; return the checkpoint folder.
 
     A killed run goes on from TRL's last checkpoint.
@@ -49,8 +49,9 @@ def train_trl(recipe: RLRecipe, watcher: Watcher | None = None) -> Path:
     set_verbosity_error()
     start = folder_of(recipe.start)
     problems = problems_of(recipe)
-    with RunFolder(recipe.output, recipe.source, {recipe.start: start, **problems.inputs}) as folder:
-        return _Run(recipe, watcher or Watcher(), folder, problems).go_on()
+    inputs = {recipe.start: start, **problems.inputs, **source_of(reward)}
+    with RunFolder(recipe.output, recipe.source, inputs) as folder:
+        return _Run(recipe, watcher or Watcher(), folder, problems, reward).go_on()
 
 
 def refuse(recipe: RLRecipe) -> None:
@@ -78,8 +79,15 @@ def refuse(recipe: RLRecipe) -> None:
 class _Run:
     """A run in this process: what is drawn here is trained by TRL, and what that says of a step is kept here."""
 
-    def __init__(self, recipe: RLRecipe, watcher: Watcher, folder: RunFolder, problems: Problems) -> None:
-        self.recipe, self.watcher, self.folder = recipe, watcher, folder
+    def __init__(
+        self,
+        recipe: RLRecipe,
+        watcher: Watcher,
+        folder: RunFolder,
+        problems: Problems,
+        reward: RewardFunction,
+    ) -> None:
+        self.recipe, self.watcher, self.folder, self.reward = recipe, watcher, folder, reward
         self.drawn: dict[int, tuple[list[list[Rollout]], list[list[Reward]], float]] = {}
         """Step -> its groups, what they were paid, and the seconds it took, until it is trained."""
         self.seconds = 0.0
@@ -102,7 +110,7 @@ class _Run:
         self.policy.renew()
         groups = await self.sampler.draw(step, self.watcher.episode)
         paid = [
-            [reward_of(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
+            [self.reward(one.episode, one.asked, one.metrics, self.recipe.reward) for one in group]
             for group in groups
         ]
         rows, shared, places = list[TrainingRow](), list[float](), list[int]()
