@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain as joined
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -399,6 +400,11 @@ def hasty(episode: Episode, asked: Asked, metrics: Metrics, recipe: RewardRecipe
     return replace(paid, total=paid.total - metrics.critical_path / 100)
 
 
+def usual(episode: Episode, asked: Asked, metrics: Metrics, recipe: RewardRecipe) -> Reward:
+    """Pay as always, under another name."""
+    return reward_of(episode, asked, metrics, recipe)
+
+
 def test_a_reward_of_ones_own_is_what_is_learned_from(tmp_path: Path, chain: str, seen: Seen) -> None:
     recipe = tiny(tmp_path, chain, steps="2")
     train_rl(recipe, seen, reward=hasty)
@@ -409,8 +415,9 @@ def test_a_reward_of_ones_own_is_what_is_learned_from(tmp_path: Path, chain: str
     train_rl(recipe, reward=hasty)
     before = files_of(tmp_path / "run")
     refused(lambda: train_rl(recipe), UsageError, "began with another reward")
+    refused(lambda: train_rl(recipe, reward=usual), UsageError, "began with another reward")
     refused(
-        lambda: train_rl(recipe, reward=lambda *given: hasty(*given)), UsageError, "began with another reward"
+        lambda: train_rl(recipe, reward=partial(hasty)), UsageError, "a reward is a function, not partial"
     )
     assert files_of(tmp_path / "run") == before
 
