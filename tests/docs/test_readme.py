@@ -71,6 +71,11 @@ def figures() -> list[str]:
     return [
         f"{compared['problems']} test problems",
         *(line for arm in compared["arms"] for line in lines(arm)),
+        *(
+            share(arm["measures"]["all_correct"])
+            for arm in result("learned-ablations/report")["summary"]["arms"]
+            if arm["name"] != "no-rl"
+        ),
         f"{growth['scripted']['cpu_ms']:.2f}x",
         *(
             " and ".join(f"{row[name]:.2f}x" for row in peers)
