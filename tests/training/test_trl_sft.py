@@ -334,9 +334,10 @@ def test_an_example_of_another_role(chat: Path, role: str, error: str) -> None:
 
 
 def test_a_gradient_that_is_no_number_ends_the_run(chat: Path, tmp_path: Path) -> None:
-    path = write_chat_recipe(tmp_path / "a", chat, learning_rate=1e30, warmup_steps=1, save_every=1)
+    recipe = load_recipe(str(write_chat_recipe(tmp_path / "a", chat, warmup_steps=1, save_every=1)))
+    recipe = replace(recipe, train=replace(recipe.train, learning_rate=1e30))
     with pytest.raises(DivergedError, match="no number at step"):
-        train_sft(load_recipe(str(path)))
+        train_sft(recipe)
 
 
 def test_a_part_of_a_worker_is_escaped_as_the_runtime_does(chat: Path) -> None:
