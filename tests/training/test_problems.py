@@ -109,7 +109,7 @@ def test_a_sudoku_is_of_the_split_of_its_solutions(tmp_path: Path) -> None:
 
 def test_what_is_the_same_in_every_split_is_not_trained_on(tmp_path: Path) -> None:
     path = str(write_recipe(tmp_path, "embedded-sft"))
-    with pytest.raises(UsageError, match="none may be trained on"):
+    with pytest.raises(UsageError, match="of the dev and the test split, and no training may see it"):
         problems_of(load_rl_recipe(path, ['rollout.task="cases"', "rollout.epochs=9"]))
 
 

@@ -84,6 +84,10 @@ class Task(Protocol, Generic[P]):
         """
         ...
 
+    def splits(self, problem: P) -> Collection[Split]:
+        """Return the splits that a problem is of, whoever asks it; none where the task draws no problems."""
+        ...
+
     def read(self, values: Mapping[str, Any]) -> P:
         """Make a problem from plain values, as a line of a problem file or a record holds them.
 

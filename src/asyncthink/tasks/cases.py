@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -72,6 +72,11 @@ class Cases(OneAnswer[CaseProblem]):
         if not 0 <= index < len(CASES):
             raise UsageError(f"there are {len(CASES)} cases, numbered from 0, so none is number {index}")
         return CaseProblem(case=list(CASES)[index])
+
+    def splits(self, problem: CaseProblem) -> Collection[Split]:
+        """Return all of them."""
+        del problem
+        return tuple(Split)
 
     def read(self, values: Mapping[str, Any]) -> CaseProblem:
         """Make a problem from `{"case": "tetrahedron"}`."""

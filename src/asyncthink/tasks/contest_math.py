@@ -10,7 +10,7 @@ counts only where the known answer has one too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -62,6 +62,11 @@ class ContestMath(OneAnswer[MathProblem]):
             f"{self.name} brings no problems of its own: asyncthink eval --task {self.name} --problems FILE.jsonl, "
             'with lines of {"problem": "What is 1 + 1?", "answer": "2"}'
         )
+
+    def splits(self, problem: MathProblem) -> Collection[Split]:
+        """Return none."""
+        del problem
+        return ()
 
     def read(self, values: Mapping[str, Any]) -> MathProblem:
         """Make a problem from `{"problem": ..., "answer": ...}`; names in any case, "question" means "problem"."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
@@ -98,6 +98,10 @@ class Countdown:
             numbers = tuple(random.randint(1, self.largest) for _ in range(self.size))
             if targets := self.targets(numbers, split):
                 return CountdownProblem(numbers=numbers, target=random.choice(targets))
+
+    def splits(self, problem: CountdownProblem) -> Collection[Split]:
+        """Return that of its numbers, whatever the target."""
+        return (split_of(problem.numbers),)
 
     def read(self, values: Mapping[str, Any]) -> CountdownProblem:
         """Make a problem from `{"numbers": [2, 3, 5, 7], "target": 28}`, and perhaps "wanted"."""

@@ -11,7 +11,7 @@ a figure on dev or test says nothing about unseen kinds of grid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -138,9 +138,13 @@ class Sudoku(OneAnswer[SudokuProblem]):
             numbers = [number for row in random.choice(_grids_of(split)) for number in row]
             for place in random.sample(range(SIZE * SIZE), random.choice(BLANKS)):
                 numbers[place] = 0
-            grid = _rows(numbers)
-            if all(split_of(solution) is split for solution in completions(grid)):
-                return SudokuProblem(grid=grid)
+            problem = SudokuProblem(grid=_rows(numbers))
+            if self.splits(problem) == {split}:
+                return problem
+
+    def splits(self, problem: SudokuProblem) -> Collection[Split]:
+        """Return those of its completions."""
+        return {split_of(solution) for solution in completions(problem.grid)}
 
     def read(self, values: Mapping[str, Any]) -> SudokuProblem:
         """Make a problem from `{"grid": [[1, 0, 3, 4], ...]}`, four rows, 0 for a blank."""

@@ -7,7 +7,7 @@ graph of dev or test is seen in training; the same graph under other names is an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -118,6 +118,10 @@ class VertexCover(OneAnswer[VertexCoverProblem]):
             edges = _connected(random, vertices)
             if split_of(edges) is split:
                 return VertexCoverProblem(vertices=vertices, edges=edges)
+
+    def splits(self, problem: VertexCoverProblem) -> Collection[Split]:
+        """Return that of its edges."""
+        return (split_of(problem.edges),)
 
     def read(self, values: Mapping[str, Any]) -> VertexCoverProblem:
         """Make a problem from `{"vertices": ["A", "B", "C"], "edges": [["A", "B"], ["B", "C"]]}`."""

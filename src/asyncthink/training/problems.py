@@ -9,12 +9,8 @@ from random import Random
 from asyncthink.errors import UsageError
 from asyncthink.evaluation.problems import Question, drawn, from_file, stored
 from asyncthink.extras import require
-from asyncthink.tasks import NEEDS, Asked, countdown, get_task, sudoku, vertex_cover
+from asyncthink.tasks import NEEDS, Asked, get_task
 from asyncthink.tasks.base import Split, Task
-from asyncthink.tasks.cases import CaseProblem
-from asyncthink.tasks.countdown import CountdownProblem
-from asyncthink.tasks.sudoku import SudokuProblem
-from asyncthink.tasks.vertex_cover import VertexCoverProblem
 from asyncthink.training.rl_recipe import RLRecipe
 
 
@@ -55,20 +51,11 @@ class Problems:
 
 def _refuse(question: Question, source: str) -> None:
     """Refuse a problem that figures are measured on."""
-    match question.asked.problem:
-        case CaseProblem():
-            raise UsageError("the problems of cases are the same in every split: none may be trained on")
-        case CountdownProblem(numbers=numbers):
-            splits = {countdown.split_of(numbers)}
-        case SudokuProblem(grid=grid):
-            splits = {sudoku.split_of(each) for each in sudoku.completions(grid)}
-        case VertexCoverProblem(edges=edges):
-            splits = {vertex_cover.split_of(edges)}
-        case _:
-            return
-    if others := sorted(splits - {Split.TRAIN}):
+    asked = question.asked
+    if others := sorted(set(asked.task.splits(asked.problem)) - {Split.TRAIN}):
         raise UsageError(
-            f"{source}: problem {question.key} is of the {others[0]} split, and no training may see it: leave it out"
+            f"{source}: problem {question.key} is of the {' and the '.join(others)} split, and no training may see it: "
+            "leave it out"
         )
 
 
