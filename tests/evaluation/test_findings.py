@@ -34,3 +34,24 @@ def test_what_an_engine_failed_is_told_loudly(failed: int, told: str | None) -> 
         assert one.loud and one.text.endswith(f"an episode: {told}."), (
             "of the method that lost some, and no other"
         )
+
+
+@pytest.mark.parametrize(("model", "told"), [("embedded", True), ("hf:alone", False)])
+def test_baselines_with_the_weights_of_an_organizer_are_told(model: str, told: bool) -> None:
+    rows = [
+        row(arm, str(i), method=arm, model=model if arm == "parallel" else "embedded")
+        for arm in METHODS
+        for i in range(20)
+    ]
+    found = [each.text for each in kept_in_mind(rows) if "think alone" in each.text]
+    assert [text.startswith("parallel: the same weights") for text in found] == [True] * told
+
+
+def test_names_that_are_told_are_inert() -> None:
+    rows = [replace(row("a\x1b[2J\u202e", str(i), method="parallel"), failed_workers=1) for i in range(20)]
+    rows += [row("b", str(i)) for i in range(20)]
+    summary = summarise("countdown", rows, [str(i) for i in range(20)], ("a\x1b[2J\u202e", "b"), 1)
+    recipe = resolve({"task": "countdown", "model": "embedded"}, "test")
+    text = " ".join(each.text for each in caveats(summary, recipe, [], 0))
+    assert "engine failed" in text and "think alone" in text
+    assert text.isprintable(), text

@@ -11,6 +11,7 @@ from asyncthink.evaluation.report.lines import arm_labels, lines
 from asyncthink.evaluation.report.tables import missing
 from asyncthink.evaluation.statistics import Difference, Estimate
 from asyncthink.evaluation.summary import Comparison, Match, Summary
+from asyncthink.runtime.organization import Method
 from asyncthink.tasks import Split
 from asyncthink.viewer.sanitize import head
 
@@ -118,6 +119,7 @@ def _matched(summary: Summary, names: Mapping[str, str], match: Match) -> str:
     )
 
 
+_ALONE = (Method.SEQUENTIAL, Method.PARALLEL)
 _SPLITS = {
     Split.DEV: "The problems are of the dev split: figures to work with, not final ones.",
     Split.TEST: "The problems are of the test split: these are final figures, and nothing may be tuned on them.",
@@ -162,19 +164,37 @@ def caveats(summary: Summary, recipe: Recipe, warnings: Sequence[str], estimated
         text="Wall times are those of one machine or server under the load of this run, with up to "
         f"{counted(recipe.at_once or DEFAULT_AT_ONCE, 'episode')} at a time: compare them within it only."
     )
+    if borrowed := _borrowed(summary):
+        yield Caveat(text=borrowed)
     if estimated:
         yield Caveat(text=f"Token counts of {counted(estimated, 'episode')} are an engine's estimates.")
 
 
 def _failed(summary: Summary) -> str:
     """Return where an engine failed a part of episodes that count all the same."""
-    means = {
-        arm.name: arm.measures["failed_workers"] for arm in summary.arms if "failed_workers" in arm.measures
-    }
-    some = [f"{name} {each.mean:.2g}" for name, each in means.items() if each.mean]
+    names = arm_labels(summary)
+    means = [
+        (names[arm.name], arm.measures["failed_workers"].mean)
+        for arm in summary.arms
+        if "failed_workers" in arm.measures
+    ]
+    some = [f"{name} {mean:.2g}" for name, mean in means if mean]
     return (
         f"Workers and traces that the engine failed, which count as lost, an episode: {', '.join(some)}."
         if some
+        else ""
+    )
+
+
+def _borrowed(summary: Summary) -> str:
+    """Return which arms think alone with the weights that another one organises with."""
+    organisers = {arm.model for arm in summary.arms if arm.method not in _ALONE}
+    names = arm_labels(summary)
+    alone = [names[arm.name] for arm in summary.arms if arm.method in _ALONE and arm.model in organisers]
+    return (
+        f"{' and '.join(alone)}: the same weights as of a method that organises. If they were trained to organise, as "
+        "the embedded model's were, a fair baseline is a model that was trained for as long to think alone."
+        if alone
         else ""
     )
 
