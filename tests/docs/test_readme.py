@@ -61,12 +61,23 @@ def lines(arm: dict[str, Any]) -> list[str]:
     ]
 
 
+def gained(found: dict[str, Any], second: str, measure: str, scale: int = 1, unit: str = "") -> str:
+    """Return by how much a report's first method is above another one."""
+    (one,) = (
+        each["difference"]
+        for each in found["comparisons"]
+        if (each["second"], each["measure"]) == (second, measure)
+    )
+    mean, low, high = (scale * one[name] for name in ("mean", "low", "high"))
+    return f"{mean:+.1f}{unit} [{low:+.1f}, {high:+.1f}]"
+
+
 def figures() -> list[str]:
     """Return every figure of the section "Measured" as the result files have it."""
     clock, scale = result("wall_clock"), result("scale")
     stages = result("embedded_training")["models"]
     last, growth = scale["rows"][-1], result("growth")["growth"]
-    compared = result("learned/report")["summary"]
+    compared, credit = (result(f"{name}/report")["summary"] for name in ("learned", "learned-credit"))
     peers = [row["our_share"] for row in result("peers")["rows"] if row["workers"] == 64]
     return [
         f"{compared['problems']} test problems",
@@ -76,6 +87,16 @@ def figures() -> list[str]:
             for arm in result("learned-ablations/report")["summary"]["arms"]
             if arm["name"] != "no-rl"
         ),
+        *(share(arm["measures"]["all_correct"]) for arm in credit["arms"]),
+        *(
+            f"({each}"
+            for each in (
+                f"{gained(compared, 'parallel', 'all_correct', 100, ' points')} by",
+                f"T {gained(credit, 'no-concurrency', 'critical_path')} ticks)",
+                f"{gained(credit, 'no-concurrency', 'all_correct', 100, ' points')})",
+            )
+        ),
+        f"difference of {gained(compared, 'asyncthink', 'all_correct', 100, ' points')}",
         f"{growth['scripted']['cpu_ms']:.2f}x",
         *(
             " and ".join(f"{row[name]:.2f}x" for row in peers)

@@ -16,6 +16,32 @@ TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 SPEED = TEXT.split("## How fast")[1].split("## With TRL")[0]
 
 
+def report(name: str) -> dict[str, dict[str, Any]]:
+    """Return what a report of the test split measured, by arm."""
+    found = json.loads((ROOT / "docs" / "results" / name / "report.json").read_text(encoding="utf-8"))
+    return {arm["name"]: arm["measures"] for arm in found["summary"]["arms"]}
+
+
+def estimate(found: dict[str, float], scale: int, digits: int, unit: str = "") -> str:
+    mean, low, high = (f"{scale * found[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean}{unit} [{low}, {high}]"
+
+
+def test_what_each_training_has_on_the_test_split() -> None:
+    learned, again, credit = (report(name) for name in ("learned", "learned-ablations", "learned-credit"))
+    for start, measures in (
+        ("main | yes | no", learned["asyncthink"]),
+        ("main-2 | yes | no", again["asyncthink"]),
+        ("no-concurrency | no | no", credit["no-concurrency"]),
+        ("credit | yes | yes", learned["fork-credit"]),
+        ("credit-alone | no | yes", credit["credit-alone"]),
+        ("credit-alone-2 | no | yes", credit["credit-alone-2"]),
+    ):
+        right = estimate(measures["all_correct"], 100, 1, " %")
+        line = f"| {start} | {right} | {estimate(measures['critical_path'], 1, 0)} |"
+        assert line in TEXT, line
+
+
 def sides(name: str) -> dict[str, dict[str, Any]]:
     found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     return {each["side"]: each for each in found["sides"]}
