@@ -77,17 +77,23 @@ def figures() -> list[str]:
     clock, scale = result("wall_clock"), result("scale")
     stages = result("embedded_training")["models"]
     last, growth = scale["rows"][-1], result("growth")["growth"]
-    compared, credit = (result(f"{name}/report")["summary"] for name in ("learned", "learned-credit"))
+    compared, credit, seeds, shapes = (
+        result(f"{name}/report")["summary"]
+        for name in ("learned", "learned-credit", "learned-seeds", "learned-shapes")
+    )
+    seen = result("shapes")["arms"]
     peers = [row["our_share"] for row in result("peers")["rows"] if row["workers"] == 64]
     return [
         f"{compared['problems']} test problems",
         *(line for arm in compared["arms"] for line in lines(arm)),
         *(
             share(arm["measures"]["all_correct"])
-            for arm in result("learned-ablations/report")["summary"]["arms"]
-            if arm["name"] != "no-rl"
+            for found in (seeds, credit, shapes)
+            for arm in found["arms"]
         ),
-        *(share(arm["measures"]["all_correct"]) for arm in credit["arms"]),
+        f"({gained(shapes, 'asyncthink-seed-2', 'all_correct', 100, ' points')} beside",
+        f"{100 * seen['shapes']['waves']:.1f} % of its episodes",
+        f"which {100 * seen['asyncthink-seed-2']['interleaved']:.1f} % of",
         *(
             f"({each}"
             for each in (

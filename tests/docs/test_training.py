@@ -28,10 +28,11 @@ def estimate(found: dict[str, float], scale: int, digits: int, unit: str = "") -
 
 
 def test_what_each_training_has_on_the_test_split() -> None:
-    learned, again, credit = (report(name) for name in ("learned", "learned-ablations", "learned-credit"))
+    learned, seeds, credit = (report(name) for name in ("learned", "learned-seeds", "learned-credit"))
     for start, measures in (
         ("main | yes | no", learned["asyncthink"]),
-        ("main-2 | yes | no", again["asyncthink"]),
+        ("main-2 | yes | no", seeds["asyncthink-seed-2"]),
+        ("main-3 | yes | no", seeds["asyncthink-seed-3"]),
         ("no-concurrency | no | no", credit["no-concurrency"]),
         ("credit | yes | yes", learned["fork-credit"]),
         ("credit-alone | no | yes", credit["credit-alone"]),
@@ -39,6 +40,23 @@ def test_what_each_training_has_on_the_test_split() -> None:
     ):
         right = estimate(measures["all_correct"], 100, 1, " %")
         line = f"| {start} | {right} | {estimate(measures['critical_path'], 1, 0)} |"
+        assert line in TEXT, line
+
+
+def test_what_fine_tuning_on_two_shapes_leaves_to_learn() -> None:
+    arms = report("learned-shapes")
+    seen = json.loads((ROOT / "docs" / "results" / "shapes.json").read_text(encoding="utf-8"))["arms"]
+    for start, arm in (
+        ("random structures | none", "no-rl"),
+        ("random structures | main-2", "asyncthink-seed-2"),
+        ("two shapes | none", "shapes-no-rl"),
+        ("two shapes | shapes", "shapes"),
+    ):
+        found = arms[arm]
+        right = estimate(found["all_correct"], 100, 1, " %")
+        busy = f"{found['concurrency']['mean']:.3f}"
+        kinds = " | ".join(f"{100 * seen[arm][kind]:.1f} %" for kind in ("interleaved", "waves", "pairs"))
+        line = f"| {start} | {right} | {estimate(found['critical_path'], 1, 0)} | {busy} | {kinds} |"
         assert line in TEXT, line
 
 
